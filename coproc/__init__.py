@@ -1,0 +1,1 @@
+"""A coprocessor for fully homomorphic encryption. This package decides; ``nurseries`` runs."""

@@ -1,0 +1,1 @@
+"""The gRPC compute API: codec, service, limits, version negotiation."""

@@ -1,0 +1,1 @@
+"""Executors: run the levels of a circuit on ciphertext blocks."""

@@ -1,0 +1,1 @@
+"""The word level: types, handles, operations, graphs, and planning a batch."""

@@ -1,0 +1,1 @@
+"""Websocket subscriptions to results: protocol, resume, slow consumers."""

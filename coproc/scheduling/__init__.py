@@ -1,0 +1,1 @@
+"""The scheduler as a pure function from state and event to actions."""

@@ -1,0 +1,221 @@
+"""What every store offers: the records and the protocol that Postgres and its memory twin both satisfy.
+
+Decides the semantics of persistence; knows nothing of SQL, Trio tasks or ciphertext contents.
+
+Life of a computation: ``submit`` splits a batch into connected *groups* (the unit of claiming). A group is ``WAITING``
+while some of its external inputs have no stored ciphertext, then ``READY``, then ``COMPUTING`` under a lease, then
+``COMPLETED`` or ``FAILED``. Results get a *sequence number*, one global order in which a number becomes visible only
+after all smaller ones: a subscriber that has seen ``s`` and asks for what comes after ``s`` misses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    import trio
+
+    from coproc.program.computation import Computation
+    from coproc.program.types import Handle
+
+
+class State(IntEnum):
+    """State of a computation (and of a group)."""
+
+    WAITING = 0
+    READY = 1
+    COMPUTING = 2
+    COMPLETED = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A registered server key."""
+
+    key_id: bytes
+    """SHA-256 of ``size`` bytes of the serialized compressed server key."""
+    size: int
+    parameters: str
+    """Name of the parameter set, ``"insecure"`` for sets without a published security level."""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCiphertext:
+    """A ciphertext as clients read it."""
+
+    handle: Handle
+    key_id: bytes
+    data: bytes
+    """TFHE-rs ``safe_serialize`` bytes of FheBool, FheUint or FheInt (plain or seeded)."""
+    clear: int | None = None
+    """The value, where it is known to everybody because it was trivially encrypted."""
+    is_allowed: bool = True
+    """Whether callers may fetch it (an intermediate kept for later groups is not allowed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A validated batch; the store trusts it."""
+
+    key_id: bytes
+    transaction_id: bytes
+    computations: tuple[Computation, ...]
+    """In an order in which producers come before consumers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a computation failed."""
+
+    rule: str
+    message: str
+    cause: Handle | None = None
+    """The handle whose failure this one follows from, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputationStatus:
+    """What can be asked of a computation (or of an uploaded ciphertext: COMPLETED with no transactions)."""
+
+    handle: Handle
+    state: State
+    is_allowed: bool
+    attempts: int = 0
+    failure: Failure | None = None
+    missing: tuple[Handle, ...] = ()
+    """External inputs of its group that nothing stored yet, while WAITING."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkGroup:
+    """A leased group: everything needed to plan it."""
+
+    group_id: int
+    key_id: bytes
+    transaction_id: bytes
+    computations: tuple[Computation, ...]
+    wanted: frozenset[Handle]
+    """Outputs to materialise: allowed ones and those that other groups need."""
+    attempts: int
+    """How often it has been claimed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOutcome:
+    """What became of a leased group. Outputs of the group in neither field complete without a stored ciphertext."""
+
+    group_id: int
+    results: tuple[StoredCiphertext, ...]
+    """One for each wanted handle that did not fail."""
+    failures: Mapping[Handle, Failure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultEvent:
+    """An allowed output became available or failed, as one transaction sees it."""
+
+    sequence: int
+    transaction_id: bytes
+    handle: Handle
+    state: State
+    failure: Failure | None = None
+
+
+class Topic(IntEnum):
+    """What a wake-up is about. Wake-ups may be lost or spurious: readers poll as well."""
+
+    WORK = 0
+    RESULTS = 1
+
+
+class Store(Protocol):
+    """Everything that outlives the process.
+
+    Every method is safe to cancel and to call again. Errors: ``RecoverableError`` when the database is out of reach,
+    ``InvalidInput`` and ``NotFound`` as named.
+    """
+
+    async def put_key(self, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:
+        """Store a key whose bytes arrive in chunks, all or nothing. Returns whether it was new."""
+        ...
+
+    async def get_key(self, key_id: bytes) -> KeyRecord | None:
+        """Look a key up."""
+        ...
+
+    async def read_key(self, key_id: bytes) -> bytes:
+        """Read the whole serialized key. Raises NotFound."""
+        ...
+
+    async def put_ciphertexts(self, items: Sequence[StoredCiphertext]) -> int:
+        """Store uploaded or trivial ciphertexts, idempotent by handle; wakes groups that waited for them.
+
+        Returns how many were new. Raises InvalidInput if a handle already names other bytes, another key, or is the
+        output of a computation; NotFound for an unknown key.
+        """
+        ...
+
+    async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
+        """Read what is stored under ``handles``; unknown ones are absent."""
+        ...
+
+    async def submit(self, submission: Submission) -> int:
+        """Write a batch in one transaction and wake workers.
+
+        Idempotent: a computation is identified by its output handle. The same definition again only links it to the
+        transaction (and may raise ``is_allowed``); another definition raises InvalidInput. An input that is the
+        unstored output of an earlier computation makes that output wanted (its group runs again if it was done).
+        An input that has failed makes the consumers fail at once. Returns how many computations were new.
+        """
+        ...
+
+    async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:
+        """Status by handle; unknown ones are absent."""
+        ...
+
+    async def get_transaction(self, transaction_id: bytes) -> Sequence[ComputationStatus]:
+        """Status of every computation of a transaction, in submission order."""
+        ...
+
+    async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
+        """Lease up to ``limit`` groups that are READY, or COMPUTING under an expired lease, oldest first."""
+        ...
+
+    async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
+        """Extend leases; returns those still held by ``worker``."""
+        ...
+
+    async def release(self, worker: str, group_ids: Sequence[int]) -> None:
+        """Give groups back untouched (drain): READY again, the attempt is not counted."""
+        ...
+
+    async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
+        """Store results, mark failures and their dependants (in this and in waiting groups), assign sequence numbers,
+        end the lease and wake waiters, in one transaction. Returns False, changing nothing, if the lease was lost.
+        """
+        ...
+
+    async def results_after(
+        self,
+        sequence: int,
+        limit: int,
+        transaction_ids: Sequence[bytes] | None = None,
+    ) -> Sequence[ResultEvent]:
+        """Results with a greater sequence number, in order; of some transactions or of all."""
+        ...
+
+    async def last_sequence(self) -> int:
+        """The newest visible sequence number, 0 when there is none."""
+        ...
+
+    def wakeups(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Topic]]:
+        """Subscribe to wake-ups; the channel ends (``trio.EndOfChannel``) when the connection behind it is lost."""
+        ...

@@ -1,0 +1,1 @@
+"""The TFHE-rs dialect: parameters, wire format, keys, ciphertexts, noise, and a client."""

@@ -1,0 +1,1 @@
+"""CUDA C++ sources of the GPU executor, compiled at run time."""

@@ -1,0 +1,1 @@
+"""The supervision tree: every nursery, channel, restart policy and shutdown order."""
