@@ -115,7 +115,7 @@ class GroupOutcome:
     group_id: int
     results: tuple[StoredCiphertext, ...]
     """One for each wanted handle that did not fail."""
-    failures: Mapping[Handle, Failure] = field(default_factory=dict)
+    failures: Mapping[Handle, Failure] = field(default_factory=dict["Handle", "Failure"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +198,11 @@ class Store(Protocol):
         ...
 
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
-        """Store results, mark failures and their dependants (in this and in waiting groups), assign sequence numbers,
-        end the lease and wake waiters, in one transaction. Returns False, changing nothing, if the lease was lost.
+        """Store results, mark failures and their dependants, end the lease and wake waiters, in one transaction.
+
+        Dependants in this group and in waiting groups fail too; allowed outputs get their sequence numbers. A lease
+        that has expired but that nobody took over still counts as held. Returns False, changing nothing, if the lease
+        was lost. Raises InvalidInput if the outcome does not fit the group.
         """
         ...
 
