@@ -1,0 +1,399 @@
+"""The memory twin: the whole of ``Store`` in dictionaries, for tests and for trying things out.
+
+Decides nothing of its own: it shows the semantics of ``base.Store`` in the fewest words, and the same tests hold it
+and Postgres to them. Nothing survives the process. Leases run on Trio's clock, so a mock clock can expire them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import trio
+
+from coproc.errors import InvalidInput
+from coproc.store.base import (
+    ComputationStatus,
+    ResultEvent,
+    State,
+    Topic,
+    WorkGroup,
+)
+from coproc.store.rules import (
+    check_outcome,
+    check_same_definition,
+    connected_groups,
+    inherited,
+    merge_repeats,
+    redefined,
+    unknown_key,
+    verified,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+
+    from coproc.program.computation import Computation
+    from coproc.program.types import Handle
+    from coproc.store.base import Failure, GroupOutcome, KeyRecord, StoredCiphertext, Submission
+
+WAKEUP_BUFFER = 64
+"""Wake-ups a subscriber may leave unread before further ones are dropped."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A computation and what became of it."""
+
+    computation: Computation
+    group: _Group
+    is_needed: bool = False
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    """A unit of claiming."""
+
+    group_id: int
+    key_id: bytes
+    transaction_id: bytes
+    outputs: tuple[Handle, ...]
+    state: State = State.WAITING
+    asked: frozenset[Handle] = frozenset()
+    attempts: int = 0
+    worker: str | None = None
+    lease_ends: float = 0.0
+
+
+class MemoryStore:
+    """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, tuple[KeyRecord, bytes]] = {}
+        self._ciphertexts: dict[Handle, StoredCiphertext] = {}
+        self._entries: dict[Handle, _Entry] = {}
+        self._groups: dict[int, _Group] = {}
+        self._consumers: defaultdict[Handle, list[Handle]] = defaultdict(list)
+        self._transactions: defaultdict[bytes, dict[Handle, None]] = defaultdict(dict)
+        self._linked: defaultdict[Handle, dict[bytes, None]] = defaultdict(dict)
+        self._events: list[ResultEvent] = []
+        self._told: set[tuple[bytes, Handle]] = set()
+        self._subscribers: set[trio.MemorySendChannel[Topic]] = set()
+
+    async def put_key(self, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:
+        """Store a key; see ``Store.put_key``."""
+        await trio.lowlevel.checkpoint()
+        if record.key_id in self._keys:
+            return False
+        whole = b"".join([chunk async for chunk in verified(record, data)])
+        if record.key_id in self._keys:  # another upload was faster
+            return False
+        self._keys[record.key_id] = (replace(record, created_at=datetime.now(UTC)), whole)
+        return True
+
+    async def get_key(self, key_id: bytes) -> KeyRecord | None:
+        """Look a key up."""
+        await trio.lowlevel.checkpoint()
+        found = self._keys.get(key_id)
+        return found[0] if found else None
+
+    async def read_key(self, key_id: bytes) -> bytes:
+        """Read the whole serialized key."""
+        await trio.lowlevel.checkpoint()
+        self._check_key(key_id)
+        return self._keys[key_id][1]
+
+    async def put_ciphertexts(self, items: Sequence[StoredCiphertext]) -> int:
+        """Store uploads; see ``Store.put_ciphertexts``."""
+        await trio.lowlevel.checkpoint()
+        fresh: dict[Handle, StoredCiphertext] = {}
+        for item in items:
+            self._check_key(item.key_id)
+            known = fresh.get(item.handle) or self._ciphertexts.get(item.handle)
+            if item.handle in self._entries:
+                raise InvalidInput("handle", "the output of a computation", handle=item.handle.hex())
+            if known is not None and (known.data != item.data or known.key_id != item.key_id):
+                raise redefined(item.handle, field="handle")
+            if known is None:
+                fresh[item.handle] = item
+        self._ciphertexts.update(fresh)
+        self._settle(self._readers(fresh))
+        return len(fresh)
+
+    async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
+        """Read ciphertexts."""
+        await trio.lowlevel.checkpoint()
+        return {handle: self._ciphertexts[handle] for handle in handles if handle in self._ciphertexts}
+
+    async def submit(self, submission: Submission) -> int:
+        """Write a batch; see ``Store.submit``."""
+        await trio.lowlevel.checkpoint()
+        self._check_key(submission.key_id)
+        batch = merge_repeats(submission.computations)
+        for output, computation in batch.items():
+            if (entry := self._entries.get(output)) is not None:
+                check_same_definition(entry.computation, computation)
+                if entry.group.key_id != submission.key_id:
+                    raise redefined(output)
+            elif output in self._ciphertexts:
+                raise redefined(output)
+        new = [computation for output, computation in batch.items() if output not in self._entries]
+        affected = self._allow(computation.output for computation in batch.values() if computation.is_allowed)
+        for members in connected_groups(new):
+            group = self._add_group(submission, members)
+            affected[group.group_id] = group
+        for output in batch:
+            self._transactions[submission.transaction_id][output] = None
+            self._linked[output][submission.transaction_id] = None
+        affected |= self._need({handle for computation in new for handle in computation.inputs}, new)
+        self._settle(affected)
+        self._announce(batch)
+        return len(new)
+
+    async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:
+        """Status by handle."""
+        await trio.lowlevel.checkpoint()
+        return {
+            handle: self._status(handle) for handle in handles if handle in self._entries or handle in self._ciphertexts
+        }
+
+    async def get_transaction(self, transaction_id: bytes) -> Sequence[ComputationStatus]:
+        """Status of a transaction's computations, in submission order."""
+        await trio.lowlevel.checkpoint()
+        return [self._status(handle) for handle in self._transactions.get(transaction_id, ())]
+
+    async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
+        """Lease groups; see ``Store.claim``."""
+        await trio.lowlevel.checkpoint()
+        now = trio.current_time()
+        free = (
+            group
+            for group in self._groups.values()
+            if group.state is State.READY or (group.state is State.COMPUTING and group.lease_ends <= now)
+        )
+        claimed: list[WorkGroup] = []
+        for group in islice(free, max(limit, 0)):
+            group.state, group.worker, group.lease_ends = State.COMPUTING, worker, now + lease_seconds
+            group.asked = frozenset(self._pending(group))
+            claimed.append(
+                WorkGroup(
+                    group.group_id,
+                    group.key_id,
+                    group.transaction_id,
+                    tuple(self._entries[output].computation for output in self._live(group)),
+                    group.asked,
+                    group.attempts,
+                ),
+            )
+            group.attempts += 1
+        return claimed
+
+    async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
+        """Extend leases; see ``Store.renew``."""
+        await trio.lowlevel.checkpoint()
+        held = self._held(worker, group_ids)
+        for group in held:
+            group.lease_ends = trio.current_time() + lease_seconds
+        return frozenset(group.group_id for group in held)
+
+    async def release(self, worker: str, group_ids: Sequence[int]) -> None:
+        """Give groups back; see ``Store.release``."""
+        await trio.lowlevel.checkpoint()
+        held = self._held(worker, group_ids)
+        for group in held:
+            group.state, group.worker, group.attempts = State.READY, None, group.attempts - 1
+        if held:
+            self._wake(Topic.WORK)
+
+    async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
+        """Store an outcome; see ``Store.finish``."""
+        await trio.lowlevel.checkpoint()
+        held = self._held(worker, [outcome.group_id])
+        if not held:
+            return False
+        group = held[0]
+        check_outcome(outcome, group.key_id, group.outputs, group.asked)
+        for result in outcome.results:
+            is_allowed = self._entries[result.handle].computation.is_allowed
+            self._ciphertexts.setdefault(result.handle, replace(result, is_allowed=is_allowed))
+        for handle, failure in outcome.failures.items():
+            if self._is_live(handle):
+                self._entries[handle].failure = failure
+        failed = self._spread(outcome.failures)
+        group.state, group.worker = State.READY, None
+        stored = [result.handle for result in outcome.results]
+        affected = {group.group_id: group} | self._readers(stored) | self._readers(failed)
+        self._settle(affected)
+        if group.state is State.READY:  # another group came to need more of it: a new task, not a failed attempt
+            group.attempts = 0
+        self._announce([*stored, *failed])
+        return True
+
+    async def results_after(
+        self,
+        sequence: int,
+        limit: int,
+        transaction_ids: Sequence[bytes] | None = None,
+    ) -> Sequence[ResultEvent]:
+        """Results with a greater sequence number, in order."""
+        await trio.lowlevel.checkpoint()
+        later = self._events[max(sequence, 0) :]
+        if transaction_ids is not None:
+            wanted = set(transaction_ids)
+            later = [event for event in later if event.transaction_id in wanted]
+        return later[: max(limit, 0)]
+
+    async def last_sequence(self) -> int:
+        """The newest sequence number."""
+        await trio.lowlevel.checkpoint()
+        return len(self._events)
+
+    @asynccontextmanager
+    async def wakeups(self) -> AsyncGenerator[trio.MemoryReceiveChannel[Topic]]:
+        """Subscribe to wake-ups; see ``Store.wakeups``."""
+        await trio.lowlevel.checkpoint()
+        send, receive = trio.open_memory_channel[Topic](WAKEUP_BUFFER)
+        self._subscribers.add(send)
+        with send, receive:
+            try:
+                yield receive
+            finally:
+                self._subscribers.discard(send)
+
+    def _check_key(self, key_id: bytes) -> None:
+        if key_id not in self._keys:
+            raise unknown_key(key_id)
+
+    def _held(self, worker: str, group_ids: Sequence[int]) -> list[_Group]:
+        groups = (self._groups.get(group_id) for group_id in dict.fromkeys(group_ids))
+        return [group for group in groups if group and group.state is State.COMPUTING and group.worker == worker]
+
+    def _is_live(self, output: Handle) -> bool:
+        """Whether a computation has neither a stored result nor a failure."""
+        return output not in self._ciphertexts and self._entries[output].failure is None
+
+    def _live(self, group: _Group) -> list[Handle]:
+        return [output for output in group.outputs if self._is_live(output)]
+
+    def _pending(self, group: _Group) -> list[Handle]:
+        """Outputs still to be materialised."""
+        entries = self._entries
+        return [out for out in self._live(group) if entries[out].computation.is_allowed or entries[out].is_needed]
+
+    def _missing(self, group: _Group) -> tuple[Handle, ...]:
+        """External inputs of live computations that nothing stored, in order of use."""
+        inputs = (handle for output in self._live(group) for handle in self._entries[output].computation.inputs)
+        produced = frozenset(group.outputs)
+        return tuple(
+            dict.fromkeys(handle for handle in inputs if handle not in produced and handle not in self._ciphertexts),
+        )
+
+    def _readers(self, handles: Iterable[Handle]) -> dict[int, _Group]:
+        """Groups that read any of ``handles``, and the groups that produce them."""
+        outputs = [output for handle in handles for output in (handle, *self._consumers.get(handle, ()))]
+        groups = (self._entries[output].group for output in outputs if output in self._entries)
+        return {group.group_id: group for group in groups}
+
+    def _add_group(self, submission: Submission, members: tuple[Computation, ...]) -> _Group:
+        outputs = tuple(computation.output for computation in members)
+        group = _Group(len(self._groups) + 1, submission.key_id, submission.transaction_id, outputs)
+        self._groups[group.group_id] = group
+        for computation in members:
+            self._entries[computation.output] = _Entry(computation, group)
+            for handle in dict.fromkeys(computation.inputs):
+                self._consumers[handle].append(computation.output)
+        return group
+
+    def _allow(self, outputs: Iterable[Handle]) -> dict[int, _Group]:
+        """Raise ``is_allowed`` of known computations; returns their groups."""
+        affected: dict[int, _Group] = {}
+        for output in outputs:
+            entry = self._entries.get(output)
+            if entry is None or entry.computation.is_allowed:
+                continue
+            entry.computation = replace(entry.computation, is_allowed=True)
+            affected[entry.group.group_id] = entry.group
+            if output in self._ciphertexts:
+                self._ciphertexts[output] = replace(self._ciphertexts[output], is_allowed=True)
+        return affected
+
+    def _need(self, inputs: Iterable[Handle], new: Sequence[Computation]) -> dict[int, _Group]:
+        """Mark outputs that cross from one group to another, and fail what reads a failed one; returns the groups."""
+        affected: dict[int, _Group] = {}
+        crossing = {handle for handle in inputs if handle in self._entries}
+        crossing |= {computation.output for computation in new if computation.output in self._consumers}
+        for handle in crossing:
+            entry = self._entries[handle]
+            readers = (self._entries[consumer].group for consumer in self._consumers[handle])
+            if not entry.is_needed and any(reader is not entry.group for reader in readers):
+                entry.is_needed = True
+                affected[entry.group.group_id] = entry.group
+        return affected | self._readers(self._spread(handle for handle in crossing if self._entries[handle].failure))
+
+    def _spread(self, failed: Iterable[Handle]) -> list[Handle]:
+        """Fail every live computation that depends on ``failed`` ones; returns all of them, the given ones first."""
+        reached = list(failed)
+        for handle in reached:  # grows while it is walked
+            failure = self._entries[handle].failure
+            for consumer in self._consumers.get(handle, ()) if failure else ():
+                if failure and self._is_live(consumer):
+                    self._entries[consumer].failure = inherited(handle, failure)
+                    reached.append(consumer)
+        return reached
+
+    def _settle(self, groups: Mapping[int, _Group]) -> None:
+        """Work out the state of groups that nobody computes, and wake workers if there is new work."""
+        has_work = False
+        for group in groups.values():
+            if group.state is State.COMPUTING:
+                continue
+            if self._missing(group):
+                group.state = State.WAITING
+            elif self._pending(group):
+                group.state = State.READY
+                has_work = True
+            elif all(self._entries[output].failure for output in group.outputs):
+                group.state = State.FAILED
+            else:
+                group.state = State.COMPLETED
+        if has_work:
+            self._wake(Topic.WORK)
+
+    def _announce(self, outputs: Iterable[Handle]) -> None:
+        """Append an event for each transaction that has not yet heard of an allowed output that is there or failed."""
+        before = len(self._events)
+        for output in outputs:
+            entry = self._entries[output]
+            if not entry.computation.is_allowed or self._is_live(output):
+                continue
+            state = State.FAILED if entry.failure else State.COMPLETED
+            for transaction_id in self._linked[output]:
+                if (transaction_id, output) not in self._told:
+                    self._told.add((transaction_id, output))
+                    sequence = len(self._events) + 1
+                    self._events.append(ResultEvent(sequence, transaction_id, output, state, entry.failure))
+        if len(self._events) > before:
+            self._wake(Topic.RESULTS)
+
+    def _status(self, handle: Handle) -> ComputationStatus:
+        entry = self._entries.get(handle)
+        if entry is None:
+            return ComputationStatus(handle, State.COMPLETED, self._ciphertexts[handle].is_allowed)
+        group = entry.group
+        state = group.state
+        if entry.failure:
+            state = State.FAILED
+        elif handle in self._ciphertexts:
+            state = State.COMPLETED
+        missing = self._missing(group) if state is State.WAITING else ()
+        return ComputationStatus(handle, state, entry.computation.is_allowed, group.attempts, entry.failure, missing)
+
+    def _wake(self, topic: Topic) -> None:
+        for subscriber in self._subscribers:
+            with suppress(trio.WouldBlock):  # it has plenty to wake up for already
+                subscriber.send_nowait(topic)
