@@ -1,1 +1,6 @@
-"""Executors: run the levels of a circuit on ciphertext blocks."""
+"""Run the levels of circuits on ciphertexts: several executors behind one protocol."""
+
+from coproc.executors.base import Evaluation, Executor, PreparedKey
+from coproc.executors.factory import EXECUTOR_NAMES, create_executor
+
+__all__ = ["EXECUTOR_NAMES", "Evaluation", "Executor", "PreparedKey", "create_executor"]
