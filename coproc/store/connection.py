@@ -1,0 +1,278 @@
+"""A psycopg connection that waits with Trio.
+
+psycopg separates its protocol (generators that say which readiness they need) from waiting. This module supplies the
+waiting, connecting and cancelling; cursors, types and COPY are psycopg's own. Knows nothing of our tables.
+
+Cancellation is safe: a cancelled statement is cancelled on the server and the connection stays usable, or, if that
+does not work in time, the connection is closed. COMMIT and ROLLBACK always run to their end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import psycopg
+import trio
+from psycopg import pq
+from psycopg._enums import Ready, Wait
+from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
+from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from typing import Self
+
+    from psycopg.abc import AdaptContext, ConnDict, ConnParam
+    from psycopg.pq.abc import PGconn
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+CANCEL_SECONDS: Final = 5.0
+"""How long a cancelled statement may take to stop before its connection is given up."""
+END_SECONDS: Final = 30.0
+"""How long a COMMIT or ROLLBACK may take."""
+YIELD_SECONDS: Final = 0.005
+"""How long one statement may keep the Trio thread busy without letting other tasks run."""
+
+DEFAULTS: Final[dict[str, str | int]] = {
+    "application_name": "coproc",
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Connection parameters used unless the caller gives them: a dead peer is noticed within 25 seconds."""
+
+
+class TrioConnection(psycopg.AsyncConnection[TupleRow]):
+    """``psycopg.AsyncConnection`` on Trio. Use one connection from one task at a time."""
+
+    def __init__(self, pgconn: PGconn, row_factory: AsyncRowFactory[TupleRow] = tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        # psycopg only ever uses it as an async context manager
+        self.lock = trio.Lock()  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: AsyncRowFactory[TupleRow] | None = None,
+        cursor_factory: type[psycopg.AsyncCursor[TupleRow]] | None = None,
+        **kwargs: ConnParam,
+    ) -> Self:
+        """Connect, trying every address of every host in turn.
+
+        Raises:
+            psycopg.OperationalError: when none of them answers.
+        """
+        if context is not None:
+            raise psycopg.NotSupportedError("no adaptation context on a Trio connection")
+        parameters = {**DEFAULTS, **conninfo_to_dict(conninfo, **kwargs)}
+        failure: psycopg.Error | None = None
+        for attempt in await _attempts(parameters):
+            try:
+                with trio.fail_after(timeout_from_conninfo(parameters)):
+                    connection = await _drive_connecting(cls._connect_gen(make_conninfo("", **attempt)))
+            except trio.TooSlowError:
+                failure = psycopg.errors.ConnectionTimeout("connection timeout expired")
+            except psycopg.Error as error:
+                failure = error
+            else:
+                connection._autocommit = autocommit  # noqa: SLF001 - an instance of this class
+                connection.prepare_threshold = prepare_threshold
+                connection.row_factory = row_factory or connection.row_factory
+                connection.cursor_factory = cursor_factory or connection.cursor_factory
+                return connection
+        raise failure or psycopg.OperationalError("no address to connect to")
+
+    async def wait(
+        self,
+        gen: Generator[Wait, Ready, T],
+        interval: float = 0.0,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's signature
+    ) -> T:
+        """Run one of psycopg's generators; on cancellation cancel the statement on the server as well."""
+        del interval  # Trio needs no polling
+        fd = self.pgconn.socket
+        try:
+            with trio.move_on_after(float("inf") if timeout is None else timeout):
+                return await _drive(gen, fd)
+        except (trio.Cancelled, KeyboardInterrupt):
+            if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                await self._stop_statement(gen)
+            raise
+        raise psycopg.errors._WaitTimeout("wait timeout expired")  # noqa: SLF001 - what psycopg expects
+
+    async def _stop_statement(self, gen: Generator[Wait, Ready, T]) -> None:
+        """Cancel the running statement and read to its end, or close the connection."""
+        with trio.move_on_after(CANCEL_SECONDS, shield=True) as grace:
+            try:
+                if self.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+                    raise psycopg.OperationalError("a pipeline cannot be stopped half-way")
+                await self.cancel_safe(timeout=CANCEL_SECONDS)
+                await _drive(gen, self.pgconn.socket, resume=True)
+            except psycopg.errors.QueryCanceled:
+                return
+            except (psycopg.Error, trio.TooSlowError) as error:
+                log.info("closing a connection whose statement could not be cancelled: %s", error)
+                self._finish()
+        if grace.cancelled_caught:
+            log.info("closing a connection whose statement did not stop in %s s", CANCEL_SECONDS)
+            self._finish()
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - psycopg's signature
+        """Ask the server to cancel what this connection runs.
+
+        Raises:
+            trio.TooSlowError: if the request does not get through in ``timeout`` seconds.
+        """
+        if not self._should_cancel():
+            return
+        with trio.fail_after(timeout):
+            if pq.version() >= 170000:
+                await _drive_connecting(self._cancel_gen())
+            else:
+                await trio.to_thread.run_sync(self.cancel, abandon_on_cancel=True)
+
+    async def _try_cancel(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - psycopg's signature
+        with contextlib.suppress(psycopg.Error, trio.TooSlowError):
+            await self.cancel_safe(timeout=timeout)
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self,
+        savepoint_name: str | None = None,
+        force_rollback: bool = False,  # noqa: FBT001, FBT002 - psycopg's signature
+    ) -> AsyncGenerator[psycopg.AsyncTransaction]:
+        """Run a block in a transaction (or savepoint) whose end no cancellation can interrupt."""
+        transaction = psycopg.AsyncTransaction(self, savepoint_name, force_rollback)
+        await transaction.__aenter__()
+        try:
+            yield transaction
+        except BaseException as error:
+            with trio.fail_after(END_SECONDS, shield=True):
+                swallow = await transaction.__aexit__(type(error), error, error.__traceback__)
+            if not swallow:
+                raise
+        else:
+            with trio.fail_after(END_SECONDS, shield=True):
+                await transaction.__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        """Close at once; a statement running in another task fails with ``psycopg.OperationalError``."""
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self.closed:
+            trio.lowlevel.notify_closing(self.pgconn.socket)
+            self._closed = True
+            self.pgconn.finish()
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the connection is open, outside any transaction, and the server has not hung up (about 1 us)."""
+        if self.closed or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            return False
+        return not _poll(self.pgconn.socket, Wait.R)  # an idle connection has something to read only when it ends
+
+
+async def _attempts(parameters: ConnDict) -> list[ConnDict]:
+    """Resolve host names in a Trio thread (libpq would block the loop); one set of parameters for each address."""
+    host = str(parameters.get("host") or "")
+    if not host or parameters.get("hostaddr"):
+        return [parameters]
+    hosts = host.split(",")
+    ports = str(parameters.get("port") or "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    if len(ports) != len(hosts):
+        raise psycopg.ProgrammingError(f"cannot match {len(hosts)} hosts with {len(ports)} port numbers")
+    attempts: list[ConnDict] = []
+    failure: OSError | None = None
+    for name, port in zip(hosts, ports, strict=True):
+        base: ConnDict = {**parameters, "host": name, **({"port": port} if port else {})}
+        if not name or name.startswith(("/", "@")):
+            attempts.append(base)
+            continue
+        try:
+            found = await trio.socket.getaddrinfo(name, port or 5432, type=trio.socket.SOCK_STREAM)
+        except OSError as error:
+            failure = error
+            continue
+        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+        attempts.extend({**base, "hostaddr": address} for address in addresses)
+    if failure is not None and not attempts:
+        raise psycopg.OperationalError(f"failed to resolve host {host!r}: {failure}")
+    return attempts
+
+
+async def _drive(gen: Generator[Wait, Ready, T], fd: int, *, resume: bool = False) -> T:
+    """Run a generator of psycopg's protocol on a file descriptor that stays the same."""
+    yielded_at = trio.current_time()
+    try:
+        want = gen.send(Ready.NONE) if resume else next(gen)
+        while True:
+            ready = 0
+            # A socket asked for writing nearly always is writable: asking the kernel is cheaper than the event loop.
+            if want & Wait.W and trio.current_time() - yielded_at < YIELD_SECONDS:
+                ready = _poll(fd, want)
+            if not ready:
+                ready = await _ready(fd, want)
+                yielded_at = trio.current_time()
+            want = gen.send(Ready(ready))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    except trio.ClosedResourceError as error:
+        raise psycopg.OperationalError("the connection was closed") from error
+
+
+async def _drive_connecting(gen: Generator[tuple[int, Wait], Ready, T]) -> T:
+    """Run a generator that names the file descriptor anew at each step, as while connecting."""
+    try:
+        fd, want = next(gen)
+        while True:
+            fd, want = gen.send(Ready(await _ready(fd, want)))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def _ready(fd: int, want: Wait) -> int:
+    """Wait until ``fd`` is ready for any of ``want``; returns ``Ready`` flags."""
+    if want == Wait.R:
+        await trio.lowlevel.wait_readable(fd)
+        return Ready.R
+    if want == Wait.W:
+        await trio.lowlevel.wait_writable(fd)
+        return Ready.W
+    async with trio.open_nursery() as nursery:
+
+        async def first(wait: Callable[[int], Awaitable[None]]) -> None:
+            await wait(fd)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(first, trio.lowlevel.wait_readable)
+        nursery.start_soon(first, trio.lowlevel.wait_writable)
+    return _poll(fd, want)
+
+
+def _poll(fd: int, want: Wait) -> int:
+    """Ask the kernel, without waiting, which of ``want`` is ready; an error or hang-up makes everything ready."""
+    poller = select.poll()
+    poller.register(fd, (select.POLLIN if want & Wait.R else 0) | (select.POLLOUT if want & Wait.W else 0))
+    ready = 0
+    for _, event in poller.poll(0):
+        if event & (select.POLLIN | select.POLLERR | select.POLLHUP | select.POLLNVAL):
+            ready |= want & Wait.R
+        if event & (select.POLLOUT | select.POLLERR | select.POLLHUP | select.POLLNVAL):
+            ready |= want & Wait.W
+    return ready

@@ -1,0 +1,121 @@
+"""A bounded pool of Trio connections.
+
+Decides how many connections there are and which may be used again. Knows nothing of what is asked over them.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from coproc.store.connection import TrioConnection
+from coproc.store.faults import DatabaseUnavailable, translated_errors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+DEFAULT_SIZE: Final = 8
+ACQUIRE_SECONDS: Final = 30.0
+"""How long a task may wait for a free connection."""
+CLOSE_SECONDS: Final = 5.0
+"""How long closing waits for connections in use."""
+
+
+class Pool:
+    """At most ``size`` connections, the most recently used first, each checked before it is handed out.
+
+    A connection that a block leaves inside a transaction, busy or broken is closed, not reused. All connections are
+    in autocommit mode: transactions are asked for by name.
+    """
+
+    def __init__(self, conninfo: str, size: int = DEFAULT_SIZE) -> None:
+        self.conninfo = conninfo
+        self._slots = trio.Semaphore(size, max_value=size)
+        self._size = size
+        self._idle: list[TrioConnection] = []
+        self._busy: set[TrioConnection] = set()
+        self._is_closing = False
+        self._all_returned = trio.Event()
+
+    @property
+    def size(self) -> int:
+        """The most connections there can be."""
+        return self._size
+
+    @property
+    def in_use(self) -> int:
+        """Connections handed out now."""
+        return len(self._busy)
+
+    @property
+    def idle(self) -> int:
+        """Connections open and waiting."""
+        return len(self._idle)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[TrioConnection]:
+        """Borrow a connection. psycopg errors of the block leave it translated.
+
+        Raises:
+            DatabaseUnavailable: when the pool is closing, none becomes free in time, or connecting fails.
+        """
+        with translated_errors():
+            with trio.fail_after(ACQUIRE_SECONDS):
+                await self._slots.acquire()
+            try:
+                connection = await self._take()
+                self._busy.add(connection)
+                try:
+                    yield connection
+                finally:
+                    self._busy.discard(connection)
+                    await self._give_back(connection)
+            finally:
+                self._slots.release()
+                if self._is_closing and not self._busy:
+                    self._all_returned.set()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[TrioConnection]:
+        """Borrow a connection with a transaction open: committed after the block, rolled back if it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def check(self) -> None:
+        """Ask the database for a sign of life.
+
+        Raises:
+            DatabaseUnavailable: if there is none.
+        """
+        async with self.connection() as connection:
+            await connection.execute("select 1")
+
+    async def aclose(self) -> None:
+        """Hand out no more, wait a while for connections in use, then close all of them."""
+        self._is_closing = True
+        try:
+            if self._busy:
+                with trio.move_on_after(CLOSE_SECONDS):
+                    await self._all_returned.wait()
+        finally:
+            for connection in [*self._idle, *self._busy]:
+                await connection.close()  # takes no checkpoint
+            self._idle.clear()
+
+    async def _take(self) -> TrioConnection:
+        if self._is_closing:
+            raise DatabaseUnavailable("database: the pool is closing")
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable:
+                return connection
+            await connection.close()
+        return await TrioConnection.connect(self.conninfo, autocommit=True)
+
+    async def _give_back(self, connection: TrioConnection) -> None:
+        if connection.is_reusable and not self._is_closing:
+            self._idle.append(connection)
+        else:
+            await connection.close()
