@@ -1,0 +1,58 @@
+"""Ciphertexts at the door: what is uploaded is checked, what is public is made.
+
+Decides which TFHE-rs object a handle's type stands for; the formats are in ``coproc.tfhe``. Everything here is pure and
+takes milliseconds, so that callers run it on a thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from coproc.errors import InvalidInput
+from coproc.program.types import FheType, handle_type
+from coproc.tfhe.ciphertext import read_ciphertext, trivial_blocks, write_ciphertext
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coproc.api.validation import TrivialValue, Upload
+    from coproc.keyring import KeyFacts
+
+_WORD_BYTES: Final = 8
+
+
+def kind_of(fhe_type: FheType) -> Literal["bool", "uint", "int"]:
+    """Name the TFHE-rs family of a type: FheBool, FheUint or FheInt."""
+    if fhe_type is FheType.BOOL:
+        return "bool"
+    return "int" if fhe_type.is_signed else "uint"
+
+
+def check_ciphertexts(uploads: Sequence[Upload], facts: KeyFacts) -> None:
+    """Check that every upload is a ciphertext of its handle's type, fit to be computed on under the key.
+
+    Raises:
+        InvalidInput: one is not; names the item.
+    """
+    for upload in uploads:
+        fhe_type = handle_type(upload.handle)
+        try:
+            read_ciphertext(upload.ciphertext, facts.parameters, kind_of(fhe_type), fhe_type.bits)
+        except InvalidInput as error:
+            raise InvalidInput(upload.field, error.message.removeprefix(f"{error.field}: ")) from error
+
+
+def trivial_bytes(values: Sequence[TrivialValue], facts: KeyFacts) -> int:
+    """Predict the size of the ciphertexts that ``trivial_ciphertexts`` makes, in bytes, headers left out."""
+    blocks = sum(handle_type(value.handle).blocks for value in values)
+    return blocks * (facts.parameters.big_lwe_dimension + 1) * _WORD_BYTES
+
+
+def trivial_ciphertexts(values: Sequence[TrivialValue], facts: KeyFacts) -> list[bytes]:
+    """Make the noiseless ciphertexts of public values, serialized, with the key's tag."""
+    made: list[bytes] = []
+    for value in values:
+        fhe_type = handle_type(value.handle)
+        blocks = trivial_blocks(value.value, fhe_type.blocks, facts.parameters)
+        made.append(write_ciphertext(blocks, facts.parameters, kind_of(fhe_type), fhe_type.bits, facts.tag))
+    return made

@@ -1,0 +1,226 @@
+"""The compute API as plain async functions: one method an RPC.
+
+Decides what every call does with the store and the keys. Runs under Trio and knows nothing of gRPC: requests are
+already decoded, and errors are ``coproc.errors``, which the transport turns into statuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from coproc.api import convert, validation
+from coproc.api.ciphertexts import check_ciphertexts, trivial_bytes, trivial_ciphertexts
+from coproc.api.generated.coproc.v1 import (
+    GetServerInfoResponse,
+    GetStatusResponse,
+    SubmitComputationsResponse,
+    TrivialEncryptResponse,
+    UploadCiphertextsResponse,
+)
+from coproc.api.generated.coproc.v1 import Limits as WireLimits
+from coproc.api.limits import Limits
+from coproc.api.metadata import API_VERSIONS, check_version
+from coproc.api.registration import KeyRegistrar
+from coproc.errors import InvalidInput, NotFound, Overloaded
+from coproc.store.base import StoredCiphertext, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from coproc.api.generated.coproc.v1 import (
+        FetchCiphertextsRequest,
+        FetchCiphertextsResponse,
+        GetServerInfoRequest,
+        GetStatusRequest,
+        RegisterKeyRequest,
+        RegisterKeyResponse,
+        StreamResultsRequest,
+        StreamResultsResponse,
+        SubmitComputationsRequest,
+        TrivialEncryptRequest,
+        UploadCiphertextsRequest,
+    )
+    from coproc.keyring import KeyCache
+    from coproc.store.base import Store
+
+INSECURE: Final = "insecure"
+"""Name of every parameter set without a published security level (``KeyRecord.parameters``)."""
+FETCH_AT_ONCE: Final = 8
+"""Ciphertexts read together: the largest take 16.8 MB each."""
+RESULTS_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What the service is told of the process it lives in."""
+
+    software_version: str
+    tfhe_versions: tuple[str, ...]
+    plan_version: int
+    executors: tuple[str, ...]
+    results_port: int = 0
+    """0: no websocket."""
+    allow_insecure_parameters: bool = False
+    poll_seconds: float = 2.0
+    """How often a subscription looks for results without having been woken."""
+    limits: Limits = field(default_factory=Limits)
+
+
+class CoprocessorService:
+    """The handlers of ``coproc.v1.CoprocessorService``."""
+
+    def __init__(self, store: Store, keys: KeyCache, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self._store = store
+        self._keys = keys
+        self._limits = settings.limits
+        self._registrar = KeyRegistrar(
+            store, keys, settings.limits, allow_insecure_parameters=settings.allow_insecure_parameters
+        )
+        self._result_streams = 0
+
+    async def get_server_info(self, request: GetServerInfoRequest) -> GetServerInfoResponse:
+        """Say what this server is. Raises UnsupportedVersion for a client that we do not understand."""
+        if request.api_version:
+            check_version(request.api_version, "api_version")
+        await trio.lowlevel.checkpoint()
+        settings, limits = self.settings, self._limits
+        return GetServerInfoResponse(
+            api_versions=list(API_VERSIONS),
+            software_version=settings.software_version,
+            tfhe_versions=list(settings.tfhe_versions),
+            plan_version=settings.plan_version,
+            executors=list(settings.executors),
+            limits=WireLimits(
+                max_message_bytes=limits.max_message_bytes,
+                max_key_bytes=limits.max_key_bytes,
+                max_handles_per_request=limits.max_handles_per_request,
+                max_computations_per_request=limits.max_computations_per_request,
+            ),
+            results_port=settings.results_port,
+        )
+
+    async def register_key(self, messages: AsyncIterator[RegisterKeyRequest]) -> RegisterKeyResponse:
+        """Take in a server key; see ``KeyRegistrar.register``."""
+        return await self._registrar.register(messages)
+
+    async def upload_ciphertexts(self, request: UploadCiphertextsRequest) -> UploadCiphertextsResponse:
+        """Check and store encrypted inputs, all or none of them."""
+        key_id = validation.check_digest(request.key_id, "key_id")
+        uploads = validation.check_uploads(request, self._limits)
+        await self._require_key(key_id)
+        facts = await self._keys.facts(key_id)
+        await trio.to_thread.run_sync(check_ciphertexts, uploads, facts)
+        items = [StoredCiphertext(upload.handle, key_id, upload.ciphertext) for upload in uploads]
+        return UploadCiphertextsResponse(stored=await self._store.put_ciphertexts(items))
+
+    async def trivial_encrypt(self, request: TrivialEncryptRequest) -> TrivialEncryptResponse:
+        """Make and store noiseless ciphertexts of public values, all or none of them."""
+        key_id = validation.check_digest(request.key_id, "key_id")
+        values = validation.check_trivial_values(request, self._limits)
+        await self._require_key(key_id)
+        facts = await self._keys.facts(key_id)
+        size = trivial_bytes(values, facts)
+        if size > self._limits.max_trivial_bytes:
+            raise InvalidInput(
+                "items", f"make {size} bytes, at most {self._limits.max_trivial_bytes} are allowed at once"
+            )
+        made = await trio.to_thread.run_sync(trivial_ciphertexts, values, facts)
+        items = [
+            StoredCiphertext(value.handle, key_id, data, clear=value.value)
+            for value, data in zip(values, made, strict=True)
+        ]
+        return TrivialEncryptResponse(stored=await self._store.put_ciphertexts(items))
+
+    async def submit_computations(self, request: SubmitComputationsRequest) -> SubmitComputationsResponse:
+        """Check a graph and write it down; when this returns it is not lost any more."""
+        submission = validation.check_submission(request, self._limits)
+        await self._require_key(submission.key_id)
+        return SubmitComputationsResponse(accepted=await self._store.submit(submission))
+
+    async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
+        """Say how handles, or all computations of a transaction, are doing."""
+        asked = validation.check_status_request(request, self._limits)
+        if isinstance(asked, tuple):
+            found = await self._store.get_status(asked)
+            return GetStatusResponse(items=[convert.handle_status(handle, found.get(handle)) for handle in asked])
+        statuses = await self._store.get_transaction(asked)
+        if not statuses:
+            raise NotFound(f"transaction {asked.hex()} is not known", transaction_id=asked.hex())
+        return GetStatusResponse(items=[convert.handle_status(status.handle, status) for status in statuses])
+
+    async def fetch_ciphertexts(
+        self,
+        request: FetchCiphertextsRequest,
+        send: Callable[[FetchCiphertextsResponse], Awaitable[None]],
+    ) -> None:
+        """Send one response a handle, in the order asked."""
+        handles = validation.check_handles(request.handles, self._limits)
+        for start in range(0, len(handles), FETCH_AT_ONCE):
+            batch = handles[start : start + FETCH_AT_ONCE]
+            stored = await self._store.get_ciphertexts(batch)
+            missing = [handle for handle in batch if handle not in stored or not stored[handle].is_allowed]
+            statuses = await self._store.get_status(missing)
+            for handle in batch:
+                await send(convert.fetched(handle, stored.get(handle), statuses.get(handle)))
+
+    async def stream_results(
+        self,
+        request: StreamResultsRequest,
+        send: Callable[[StreamResultsResponse], Awaitable[None]],
+    ) -> None:
+        """Send results as they come; ends only by cancellation.
+
+        Raises:
+            InvalidInput: also for a sequence number from the future, which is one of another database.
+            Overloaded: there are too many subscriptions.
+        """
+        transactions = validation.check_stream_request(request, self._limits)
+        newest = await self._store.last_sequence()
+        if request.after_sequence > newest:
+            raise InvalidInput("after_sequence", f"is {request.after_sequence}, but the newest result here is {newest}")
+        if self._result_streams >= self._limits.max_result_streams:
+            raise Overloaded("there are too many subscriptions; try again, or poll")
+        self._result_streams += 1
+        try:
+            await self._follow(request.after_sequence, transactions or None, send)
+        finally:
+            self._result_streams -= 1
+
+    async def _follow(
+        self,
+        sequence: int,
+        transactions: tuple[bytes, ...] | None,
+        send: Callable[[StreamResultsResponse], Awaitable[None]],
+    ) -> None:
+        while True:
+            async with self._store.wakeups() as wakeups:
+                connected = True
+                while connected:
+                    events = await self._store.results_after(sequence, RESULTS_AT_ONCE, transactions)
+                    for event in events:
+                        await send(convert.result(event))
+                        sequence = event.sequence
+                    if not events:
+                        connected = await self._await_results(wakeups)
+            await trio.sleep(self.settings.poll_seconds)
+
+    async def _await_results(self, wakeups: trio.MemoryReceiveChannel[Topic]) -> bool:
+        """Wait for a wake-up or for the time to poll; returns whether wake-ups still come."""
+        with trio.move_on_after(self.settings.poll_seconds):
+            try:
+                while await wakeups.receive() is not Topic.RESULTS:
+                    pass
+            except trio.EndOfChannel:
+                return False
+        return True
+
+    async def _require_key(self, key_id: bytes) -> None:
+        record = await self._store.get_key(key_id)
+        if record is None:
+            raise NotFound(f"key {key_id.hex()} is not registered", key_id=key_id.hex())
+        if record.parameters == INSECURE and not self.settings.allow_insecure_parameters:
+            raise InvalidInput("key_id", "names a key with insecure parameters, which this server does not allow")
