@@ -17,6 +17,7 @@ from grpclib.const import Cardinality
 from grpclib.const import Handler as Method
 
 from coproc.api.generated.coproc.v1 import CoprocessorServiceBase
+from coproc.api.status import leaves
 from coproc.client import CoprocClient
 from coproc.errors import InvalidInput
 
@@ -68,11 +69,20 @@ def _log_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, object]
 
 @asynccontextmanager
 async def open_asyncio() -> AsyncGenerator[asyncio.AbstractEventLoop]:
-    """Open an asyncio loop inside the current Trio task; it ends with the block, and what runs in it is cancelled."""
+    """Open an asyncio loop inside the current Trio task; it ends with the block, and what runs in it is cancelled.
+
+    A single error of the block comes out as itself, not wrapped by the nurseries that the loop lives in.
+    """
     open_loop = cast("Callable[[], _LoopContext]", vars(trio_asyncio)["open_loop"])
-    async with open_loop() as loop:
-        loop.set_exception_handler(_log_loop_error)
-        yield loop
+    try:
+        async with open_loop() as loop:
+            loop.set_exception_handler(_log_loop_error)
+            yield loop
+    except BaseExceptionGroup as group:
+        errors = list(leaves(cast("BaseExceptionGroup[BaseException]", group)))
+        if len(errors) == 1:
+            raise errors[0] from errors[0].__cause__
+        raise
 
 
 class _LoopContext(Protocol):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ENDLESS: Final = ("/coproc.v1.CoprocessorService/StreamResults", "/grpc.health.v1.Health/Watch")
 """Calls that the drain ends first, since they never end by themselves."""
 
+CLOSE_SECONDS: Final = 3.0
+"""Longest time that closing sockets may take."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -76,11 +79,16 @@ async def run_listener(
             raise FatalError(
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror}", port=settings.port
             ) from error
-        serving.set(True)
-        log.info("listening for gRPC", host=settings.host, port=server.port, tls=settings.ssl_context is not None)
-        task_status.started(server.port)
-        await stopping.wait()
-        serving.set(False)
-        log.info("draining gRPC", calls=server.calls)
-        stragglers = await run_in_asyncio(server.drain)(settings.drain_seconds)
-        log.info("gRPC drained", cancelled_calls=stragglers)
+        try:
+            serving.set(True)
+            log.info("listening for gRPC", host=settings.host, port=server.port, tls=settings.ssl_context is not None)
+            task_status.started(server.port)
+            await stopping.wait()
+            serving.set(False)
+            log.info("draining gRPC", calls=server.calls)
+            stragglers = await run_in_asyncio(server.drain)(settings.drain_seconds)
+            log.info("gRPC drained", cancelled_calls=stragglers)
+        finally:
+            # A client that does not read must not hold the process.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+                await run_in_asyncio(server.abandon)()

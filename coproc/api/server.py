@@ -13,6 +13,7 @@ gets none: its new calls are answered with UNAVAILABLE until it connects elsewhe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
@@ -65,6 +66,7 @@ class _Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", transport)
         # RFC 9113, 5.5: what we do not know is ignored. grpclib raises, which would end the whole service.
         process = self.processor.process
 
@@ -74,6 +76,7 @@ class _Protocol(H2Protocol):
 
         self.processor.process = tolerant  # type: ignore[method-assign]
         self.owner.connections.add(self)
+        self.owner.unconnected.clear()
         if len(self.owner.connections) > self.owner.limits.max_connections:
             self.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM)
             self.shut("too many connections")
@@ -87,6 +90,8 @@ class _Protocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.owner.connections.discard(self)
+        if not self.owner.connections:
+            self.owner.unconnected.set()
         super().connection_lost(exc)
 
     def goaway(self, last_stream: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
@@ -195,6 +200,7 @@ class DrainingServer(Server):
         self.limits = limits
         self.endless = frozenset(endless)
         self.connections: set[_Protocol] = set()
+        self.unconnected = asyncio.Event()
         self._tokens = tuple(tokens)
         self._calls = 0
         self._buffered = 0
@@ -284,16 +290,35 @@ class DrainingServer(Server):
         running = self._running()
         if running:
             await asyncio.wait(running, timeout=deadline_seconds)
-        stragglers = self._running()
-        for task in stragglers:
-            task.cancel()
-        if stragglers:
-            await asyncio.wait(stragglers, timeout=1.0)
+        stragglers = len(self._running())
+        await self._cancel_running()
         await asyncio.sleep(ROUND_TRIP_SECONDS)
+        await self.abandon()
+        return stragglers
+
+    async def abandon(self) -> None:
+        """Stop at once: cancel what runs and close every socket. Does nothing the second time."""
+        cast("asyncio.Server", self._server).close()
+        self._stopping = True
+        await self._cancel_running()
         for connection in list(self.connections):
-            connection.goaway(connection.last_stream())
-            connection.shut("server has stopped")
-        return len(stragglers)
+            if not connection.connection.is_closing():
+                connection.goaway(connection.last_stream())
+                connection.shut("server has stopped")
+        if self.connections:
+            # Transports close once what is written has been sent; a client that does not read is cut off.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.unconnected.wait(), 1.0)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _cancel_running(self) -> None:
+        running = self._running()
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=1.0)
 
 
 def _has_deadline(headers: Headers) -> bool:

@@ -53,14 +53,15 @@ _KINDS: Final[dict[Status, type[NotFound | Unauthenticated | RecoverableError]]]
 
 def single_cause(error: BaseException) -> BaseException:
     """Look through exception groups: what a nursery wraps is still that error; our own and gRPC's come first."""
-    leaves = list(_leaves(error))
-    return next((leaf for leaf in leaves if isinstance(leaf, CoprocError | GRPCError)), leaves[0])
+    errors = list(leaves(error))
+    return next((leaf for leaf in errors if isinstance(leaf, CoprocError | GRPCError)), errors[0])
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Iterate over the errors inside groups; an error that is no group is its own leaf."""
     if isinstance(error, BaseExceptionGroup):
         for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield error
 

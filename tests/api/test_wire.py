@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coproc.api.codec import StrictCodec
-from coproc.api.generate import PROTO
 from coproc.api.generated.coproc.v1 import (
     Computation,
     GetServerInfoRequest,
@@ -29,6 +22,7 @@ from coproc.api.generated.coproc.v1 import (
 )
 from coproc.api.wire import MAX_FIELDS, check_message
 from coproc.errors import InvalidInput
+from tests.api.google_classes import google_class
 
 SUBMISSION = SubmitComputationsRequest(
     key_id=b"k" * 32,
@@ -38,19 +32,6 @@ SUBMISSION = SubmitComputationsRequest(
         Computation(Operation.NEG, b"i" * 32, [Operand(handle=b"h" * 32)], False),
     ],
 )
-
-
-def google_class(name: str) -> type[Message]:
-    """Build google's class for a message of our contract, as a second opinion."""
-    with TemporaryDirectory() as folder:
-        out = Path(folder) / "set.bin"
-        arguments = [f"-I{PROTO}", f"--descriptor_set_out={out}", "coproc/v1/coproc.proto"]
-        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], check=True)
-        descriptors = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptors.file:
-        pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"coproc.v1.{name}"))
 
 
 GOOGLE = google_class("SubmitComputationsRequest")
