@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar, cast
 
 import structlog
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextvars import ContextVar
 
     from grpclib.server import Stream
 
@@ -79,10 +81,22 @@ async def open_asyncio() -> AsyncGenerator[asyncio.AbstractEventLoop]:
             loop.set_exception_handler(_log_loop_error)
             yield loop
     except BaseExceptionGroup as group:
-        errors = list(leaves(cast("BaseExceptionGroup[BaseException]", group)))
+        errors = list(leaves(group))
         if len(errors) == 1:
             raise errors[0] from errors[0].__cause__
         raise
+
+
+async def _run_on(
+    loop: asyncio.AbstractEventLoop, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run an asyncio function on a certain loop, even if another one was opened since."""
+    current = cast("ContextVar[asyncio.AbstractEventLoop | None]", vars(trio_asyncio)["current_loop"])
+    token = current.set(loop)
+    try:
+        return await run_in_asyncio(function)(*args, **kwargs)
+    finally:
+        current.reset(token)
 
 
 class _LoopContext(Protocol):
@@ -158,44 +172,45 @@ def _handler_name(path: str) -> str:
 class TrioClient:
     """``CoprocClient`` for Trio programs: the same calls, the same errors. Made by ``open_client``."""
 
-    def __init__(self, client: CoprocClient) -> None:
+    def __init__(self, client: CoprocClient, loop: asyncio.AbstractEventLoop) -> None:
         self._client = client
+        self._loop = loop
 
     async def server_info(self) -> ServerInfo:
         """Ask what the server is."""
-        return await run_in_asyncio(self._client.server_info)()
+        return await _run_on(self._loop, self._client.server_info)
 
     async def register_key(self, data: bytes, progress: Callable[[int, int], None] | None = None) -> bytes:
         """Register a server key and return its key id."""
-        return await run_in_asyncio(self._client.register_key)(data, progress)
+        return await _run_on(self._loop, self._client.register_key, data, progress)
 
     async def upload(self, key_id: bytes, ciphertexts: Mapping[Handle, bytes]) -> int:
         """Upload encrypted inputs; returns how many were new."""
-        return await run_in_asyncio(self._client.upload)(key_id, ciphertexts)
+        return await _run_on(self._loop, self._client.upload, key_id, ciphertexts)
 
     async def trivial_encrypt(self, key_id: bytes, values: Mapping[Handle, int]) -> int:
         """Make ciphertexts of public values; returns how many were new."""
-        return await run_in_asyncio(self._client.trivial_encrypt)(key_id, values)
+        return await _run_on(self._loop, self._client.trivial_encrypt, key_id, values)
 
     async def submit(self, transaction: Transaction) -> int:
         """Submit a graph; returns how many computations were new."""
-        return await run_in_asyncio(self._client.submit)(transaction)
+        return await _run_on(self._loop, self._client.submit, transaction)
 
     async def status(self, handles: Sequence[Handle]) -> list[HandleState]:
         """Ask how handles are doing, in order."""
-        return await run_in_asyncio(self._client.status)(handles)
+        return await _run_on(self._loop, self._client.status, handles)
 
     async def transaction_status(self, transaction_id: bytes) -> list[HandleState]:
         """Ask how all computations of a transaction are doing."""
-        return await run_in_asyncio(self._client.transaction_status)(transaction_id)
+        return await _run_on(self._loop, self._client.transaction_status, transaction_id)
 
     async def fetch(self, handles: Sequence[Handle]) -> list[FetchedCiphertext]:
         """Fetch what can be read under handles: one record each, in order."""
-        return await run_in_asyncio(self._client.fetch)(handles)
+        return await _run_on(self._loop, self._client.fetch, handles)
 
     async def wait(self, handles: Sequence[Handle], seconds: float | None = None) -> list[HandleState]:
         """Wait until every handle is completed; raises as ``CoprocClient.wait`` does."""
-        return await run_in_asyncio(self._client.wait)(handles, seconds)
+        return await _run_on(self._loop, self._client.wait, handles, seconds)
 
     @asynccontextmanager
     async def results(
@@ -204,10 +219,10 @@ class TrioClient:
         """Follow results while the block lasts: ``async with client.results() as results: async for ...``."""
         source = self._client.results(after_sequence, transaction_ids)
         try:
-            yield _Results(run_in_asyncio(source.__anext__))
+            yield _Results(partial(_run_on, self._loop, source.__anext__))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-                await run_in_asyncio(source.aclose)()
+                await _run_on(self._loop, source.aclose)
 
 
 class _Results:
@@ -238,10 +253,10 @@ async def open_client(
     async def make() -> CoprocClient:
         return CoprocClient(host, port, token=token, ssl_context=ssl_context, timeout=timeout, attempts=attempts)
 
-    async with open_asyncio():
-        client = await run_in_asyncio(make)()
+    async with open_asyncio() as loop:
+        client = await _run_on(loop, make)
         try:
-            yield TrioClient(client)
+            yield TrioClient(client, loop)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-                await run_in_asyncio(client.__aexit__)()
+                await _run_on(loop, client.__aexit__)

@@ -86,11 +86,23 @@ class KeyRegistrar:
         if not key.parameters.is_secure and not self._allow_insecure:
             raise InvalidInput("server_key", "has insecure parameters, which this server does not allow")
         record = KeyRecord(announced.sha256, announced.size, parameters_name(key.parameters))
-        is_new = await self._store.put_key(record, _chunks(data))
+        is_new = await self._store.put_key(record, _Chunks(data))
         self._keys.add(key)
         return RegisterKeyResponse(key_id=record.key_id, is_new=is_new, parameters=record.parameters)
 
 
-async def _chunks(data: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), _CHUNK):
-        yield data[start : start + _CHUNK]
+class _Chunks:
+    """The bytes of a key in pieces; unlike a generator it may be left half read when the store is cancelled."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._position >= len(self._data):
+            raise StopAsyncIteration
+        start, self._position = self._position, self._position + _CHUNK
+        return self._data[start : self._position]

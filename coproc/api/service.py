@@ -208,7 +208,7 @@ class CoprocessorService:
                         connected = await self._await_results(wakeups)
             await trio.sleep(self.settings.poll_seconds)
 
-    async def _await_results(self, wakeups: trio.MemoryReceiveChannel[Topic]) -> bool:
+    async def _await_results(self, wakeups: trio.abc.ReceiveChannel[Topic]) -> bool:
         """Wait for a wake-up or for the time to poll; returns whether wake-ups still come."""
         with trio.move_on_after(self.settings.poll_seconds):
             try:

@@ -34,3 +34,8 @@ def pool() -> descriptor_pool.DescriptorPool:
 def google_class(name: str) -> type[Message]:
     """Get google's class of a message."""
     return message_factory.GetMessageClass(pool().FindMessageTypeByName(f"coproc.v1.{name}"))
+
+
+def serialize(message: Message) -> bytes:
+    """Serialize, as grpcio wants it."""
+    return message.SerializeToString()

@@ -11,7 +11,6 @@ import trio
 from coproc.tfhe.client import ClientKey
 from coproc.tfhe.server_key import load_server_key
 
-from coproc.api.limits import Limits
 from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.client import CoprocClient
 from coproc.keyring import KeyCache
@@ -24,6 +23,7 @@ from nurseries.listener import ListenerSettings, run_listener
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from coproc.api.limits import Limits
     from coproc.tfhe.keys import EvaluationKey
 
 SETTINGS = ServiceSettings(
@@ -101,9 +101,9 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
-def with_limits(**bounds: float) -> ServiceSettings:
+def with_limits(limits: Limits) -> ServiceSettings:
     """The usual settings with other limits."""
-    return replace(SETTINGS, limits=Limits(**bounds))
+    return replace(SETTINGS, limits=limits)
 
 
 def handle(fhe_type: FheType = FheType.UINT8) -> Handle:

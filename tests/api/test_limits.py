@@ -12,6 +12,7 @@ from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, Stream
 from h2.settings import SettingCodes
 
 from coproc.api.generated.coproc.v1 import GetServerInfoRequest, GetServerInfoResponse
+from coproc.api.limits import Limits
 from coproc.client import State
 from nurseries.bridge import open_client
 from tests.api.serving import handle, serving, with_limits
@@ -200,7 +201,7 @@ async def test_header_bytes_that_are_no_text_cost_only_their_own_connection() ->
 
 
 async def test_calls_in_flight_are_bounded() -> None:
-    async with serving(with_limits(max_calls=2)) as server:
+    async with serving(with_limits(Limits(max_calls=2))) as server:
         client = await raw(server.port)
         held = [await client.begin(REGISTER) for _ in range(2)]
         refused = await client.begin()
@@ -219,7 +220,7 @@ async def test_calls_in_flight_are_bounded() -> None:
 
 
 async def test_request_bytes_in_memory_are_bounded() -> None:
-    async with serving(with_limits(max_buffered_bytes=1000)) as server:
+    async with serving(with_limits(Limits(max_buffered_bytes=1000))) as server:
         client = await raw(server.port)
         first, second = await client.begin(), await client.begin()
         await client.send(first, framed(b"", size=900), end=False)
@@ -233,7 +234,7 @@ async def test_request_bytes_in_memory_are_bounded() -> None:
 
 
 async def test_connections_are_bounded() -> None:
-    async with serving(with_limits(max_connections=1)) as server:
+    async with serving(with_limits(Limits(max_connections=1))) as server:
         first = await raw(server.port)
         stream_id = await first.begin()
         second = await raw(server.port)

@@ -10,6 +10,7 @@ import trio
 from coproc.tfhe.client import ClientKey
 
 from coproc.api.generated.coproc.v1 import StreamResultsRequest
+from coproc.api.limits import Limits
 from coproc.api.metadata import UnsupportedVersion
 from coproc.client import State, Transaction
 from coproc.errors import InvalidInput, NotFound, Overloaded
@@ -94,7 +95,10 @@ async def test_what_is_no_key_is_refused_and_not_stored() -> None:
 
 
 async def test_a_key_over_the_limit_is_refused_before_it_is_sent() -> None:
-    async with serving(with_limits(max_key_bytes=10)) as server, open_client("127.0.0.1", server.port) as client:
+    async with (
+        serving(with_limits(Limits(max_key_bytes=10))) as server,
+        open_client("127.0.0.1", server.port) as client,
+    ):
         with pytest.raises(InvalidInput, match=r"header\.size: must be 1 to 10 bytes"):
             await client.register_key(toy_server_key())
 
@@ -145,7 +149,10 @@ async def test_public_values_decrypt_to_themselves(fhe_type: FheType, value: int
 
 
 async def test_public_values_are_bounded_by_what_they_become() -> None:
-    async with serving(with_limits(max_trivial_bytes=1000)) as server, open_client("127.0.0.1", server.port) as client:
+    async with (
+        serving(with_limits(Limits(max_trivial_bytes=1000))) as server,
+        open_client("127.0.0.1", server.port) as client,
+    ):
         key_id = await registered(client)
         with pytest.raises(InvalidInput, match=r"items: make [0-9]+ bytes, at most 1000 are allowed"):
             await client.trivial_encrypt(key_id, {handle(FheType.UINT256): 1})
@@ -278,6 +285,6 @@ async def test_subscriptions_are_bounded() -> None:
     async def ignore(_message: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    async with serving(with_limits(max_result_streams=0)) as server:
+    async with serving(with_limits(Limits(max_result_streams=0))) as server:
         with pytest.raises(Overloaded, match="too many subscriptions"), trio.fail_after(10):
             await server.service.stream_results(StreamResultsRequest(), ignore)
