@@ -219,6 +219,6 @@ class Store(Protocol):
         """The newest visible sequence number, 0 when there is none."""
         ...
 
-    def wakeups(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Topic]]:
+    def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
         """Subscribe to wake-ups; the channel ends (``trio.EndOfChannel``) when the connection behind it is lost."""
         ...
