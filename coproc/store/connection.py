@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conni
 from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, Generator
     from typing import Self
 
     from psycopg.abc import AdaptContext, ConnDict, ConnParam
@@ -254,14 +254,9 @@ async def _ready(fd: int, want: Wait) -> int:
     if want == Wait.W:
         await trio.lowlevel.wait_writable(fd)
         return Ready.W
-    async with trio.open_nursery() as nursery:
-
-        async def first(wait: Callable[[int], Awaitable[None]]) -> None:
-            await wait(fd)
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(first, trio.lowlevel.wait_readable)
-        nursery.start_soon(first, trio.lowlevel.wait_writable)
+    with select.epoll() as either:  # itself readable as soon as one of the two is there
+        either.register(fd, select.EPOLLIN | select.EPOLLOUT)
+        await trio.lowlevel.wait_readable(either.fileno())
     return _poll(fd, want)
 
 

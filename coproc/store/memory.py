@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coproc.errors import InvalidInput
 from coproc.store.base import (
     ComputationStatus,
     ResultEvent,
@@ -29,6 +28,7 @@ from coproc.store.rules import (
     connected_groups,
     inherited,
     merge_repeats,
+    merge_uploads,
     redefined,
     unknown_key,
     verified,
@@ -111,16 +111,15 @@ class MemoryStore:
     async def put_ciphertexts(self, items: Sequence[StoredCiphertext]) -> int:
         """Store uploads; see ``Store.put_ciphertexts``."""
         await trio.lowlevel.checkpoint()
-        fresh: dict[Handle, StoredCiphertext] = {}
-        for item in items:
+        uploads = merge_uploads(items)
+        for handle, item in uploads.items():
             self._check_key(item.key_id)
-            known = fresh.get(item.handle) or self._ciphertexts.get(item.handle)
-            if item.handle in self._entries:
-                raise InvalidInput("handle", "the output of a computation", handle=item.handle.hex())
-            if known is not None and (known.data != item.data or known.key_id != item.key_id):
-                raise redefined(item.handle, field="handle")
-            if known is None:
-                fresh[item.handle] = item
+            if handle in self._entries:
+                raise redefined(handle, "handle")
+            known = self._ciphertexts.get(handle, item)
+            if known.data != item.data or known.key_id != item.key_id:
+                raise redefined(handle, "handle")
+        fresh = {handle: item for handle, item in uploads.items() if handle not in self._ciphertexts}
         self._ciphertexts.update(fresh)
         self._settle(self._readers(fresh))
         return len(fresh)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
-    from coproc.store.base import GroupOutcome, KeyRecord
+    from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext
 
 
 INPUT_FAILED = "INPUT_FAILED"
@@ -40,6 +40,20 @@ def merge_repeats(computations: Sequence[Computation]) -> dict[Handle, Computati
         check_same_definition(known, computation)
         if computation.is_allowed and not known.is_allowed:
             merged[computation.output] = replace(known, is_allowed=True)
+    return merged
+
+
+def merge_uploads(items: Sequence[StoredCiphertext]) -> dict[Handle, StoredCiphertext]:
+    """Index uploads by handle; the same bytes twice count once.
+
+    Raises:
+        InvalidInput: if two uploads under one handle differ.
+    """
+    merged: dict[Handle, StoredCiphertext] = {}
+    for item in items:
+        known = merged.setdefault(item.handle, item)
+        if known.data != item.data or known.key_id != item.key_id:
+            raise redefined(item.handle, "handle")
     return merged
 
 
