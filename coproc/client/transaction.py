@@ -72,20 +72,19 @@ class Transaction:
         )
 
     def compute(
-        self, operation: Operation, operands: Sequence[Handle | int], result: FheType, *, allow: bool = False
+        self, operation: Operation, operands: Sequence[Handle | int | Scalar], result: FheType, *, allow: bool = False
     ) -> Handle:
         """Add any operation with a result of the given type.
 
-        A clear operand is written in the width of the first encrypted operand, or of the result if there is none.
+        An integer is written in the width of the first encrypted operand, or of the result if there is none; a
+        ``Scalar`` is taken as it is.
 
         Raises:
             InvalidInput: the operation does not take these operands.
         """
-        encrypted = [operand for operand in operands if not isinstance(operand, int)]
+        encrypted = [operand for operand in operands if isinstance(operand, bytes)]
         width = handle_type(encrypted[0]).bits if encrypted else result.bits
-        written = tuple(
-            _scalar(operand, width) if isinstance(operand, int) else Handle(operand) for operand in operands
-        )
+        written = tuple(_scalar(operand, width) if isinstance(operand, int) else operand for operand in operands)
         computation = Computation(new_handle(result), operation, written, allow)
         check(computation, operation.name.lower())
         self._computations[computation.output] = computation
@@ -191,6 +190,29 @@ class Transaction:
         """Choose a where the condition holds, else b."""
         return self.compute(Operation.IF_THEN_ELSE, (condition, a, b), handle_type(a), allow=allow)
 
+    def rand(self, fhe_type: FheType, seed: bytes | None = None, *, allow: bool = False) -> Handle:
+        """Draw a uniform value from a public seed of 16 bytes (random unless given)."""
+        return self.compute(Operation.RAND, (_seed(seed),), fhe_type, allow=allow)
+
+    def rand_bounded(self, bound: int, fhe_type: FheType, seed: bytes | None = None, *, allow: bool = False) -> Handle:
+        """Draw a uniform value below ``bound``, a power of two, from a public seed."""
+        written = Scalar(bound.to_bytes(32, "big"))
+        return self.compute(Operation.RAND_BOUNDED, (_seed(seed), written), fhe_type, allow=allow)
+
+    def sum(self, values: Sequence[Handle], *, allow: bool = False) -> Handle:
+        """Compute the sum of values of one type, wrapping. Raises InvalidInput for no values."""
+        if not values:
+            raise InvalidInput("values", "must not be empty")
+        return self.compute(Operation.SUM, values, handle_type(values[0]), allow=allow)
+
+    def is_in(self, value: Handle, values: Sequence[Handle], *, allow: bool = False) -> Handle:
+        """Say whether a value is one of others of its type."""
+        return self.compute(Operation.IS_IN, (value, *values), FheType.BOOL, allow=allow)
+
+    def mul_div(self, a: Handle, b: Handle | int, divisor: int, *, allow: bool = False) -> Handle:
+        """Compute a * b / divisor, the product in double width, rounded down, cut to a's width."""
+        return self.compute(Operation.MUL_DIV, (a, b, divisor), handle_type(a), allow=allow)
+
     def _like_left(self, operation: Operation, left: Handle, *rest: Handle | int, allow: bool) -> Handle:
         return self.compute(operation, (left, *rest), handle_type(left), allow=allow)
 
@@ -207,3 +229,7 @@ def _scalar(value: int, bits: int) -> Scalar:
     if not -(1 << (bits - 1)) <= value < 1 << bits:
         raise InvalidInput("scalar", f"{value} does not fit {bits} bits")
     return Scalar((value & ((1 << bits) - 1)).to_bytes((bits + 7) // 8, "big"))
+
+
+def _seed(seed: bytes | None) -> Scalar:
+    return Scalar(secrets.token_bytes(16) if seed is None else seed)
