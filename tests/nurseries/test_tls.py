@@ -1,0 +1,87 @@
+"""The listener serves TLS, and its clients check who it is."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from coproc.client.connection import ConnectionLost
+from nurseries.bridge import open_client
+from nurseries.listener import ListenerSettings
+from tests.api.google_classes import google_class, serialize
+from tests.api.serving import serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coproc test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate_path, key_path
+
+
+async def test_calls_over_tls_from_both_kinds_of_client(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(certificate, key)
+    server_side.set_alpn_protocols(["h2"])
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusting.set_alpn_protocols(["h2"])
+    distrustful = ssl.create_default_context()
+    distrustful.set_alpn_protocols(["h2"])
+
+    def ask_with_core(port: int) -> str:
+        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+            call = channel.unary_unary(
+                "/coproc.v1.CoprocessorService/GetServerInfo",
+                request_serializer=serialize,
+                response_deserializer=google_class("GetServerInfoResponse").FromString,
+            )
+            return str(getattr(call(google_class("GetServerInfoRequest")(), timeout=10), "software_version"))  # noqa: B009
+
+    async with serving(listener=ListenerSettings(ssl_context=server_side)) as server:
+        async with open_client("127.0.0.1", server.port, ssl_context=trusting) as client:
+            assert (await client.server_info()).software_version == "1.2.3"
+        assert await trio.to_thread.run_sync(ask_with_core, server.port) == "1.2.3"
+        async with open_client("127.0.0.1", server.port, ssl_context=distrustful, attempts=1) as client:
+            with pytest.raises(ConnectionLost, match="certificate verify failed"):
+                await client.server_info()
+        # Somebody who does not speak TLS at all costs nobody anything.
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        with trio.move_on_after(2):
+            await stream.receive_some()
+        await stream.aclose()
+        async with open_client("127.0.0.1", server.port, ssl_context=trusting) as client:
+            assert (await client.server_info()).plan_version == 7
