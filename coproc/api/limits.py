@@ -42,3 +42,5 @@ class Limits:
     """Longest deadline of a streaming call."""
     idle_seconds: float = 30.0
     """Longest silence of a client in the middle of a key."""
+    keepalive_seconds: float = 60.0
+    """How often a connection is asked for a sign of life; one that gives none for as long again is closed."""

@@ -195,7 +195,13 @@ class DrainingServer(Server):
 
         With ``tokens``, every call but those of the health service must carry one of them.
         """
-        keepalive = Configuration(_keepalive_time=60.0, _http2_max_pings_without_data=0)
+        keepalive = Configuration(
+            _keepalive_time=limits.keepalive_seconds,
+            _keepalive_timeout=limits.keepalive_seconds,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=limits.keepalive_seconds / 2,
+        )
         super().__init__(services, codec=StrictCodec(), status_details_codec=DetailsCodec(), config=keepalive)
         self.limits = limits
         self.endless = frozenset(endless)

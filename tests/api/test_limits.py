@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 import trio
@@ -265,3 +266,47 @@ async def test_more_handles_than_one_request_takes_are_asked_in_parts() -> None:
         states = await client.status([handle() for _ in range(600)])
     assert {state.state for state in states} == {State.UNKNOWN}
     assert len(states) == 600
+
+
+async def test_a_connection_that_shows_no_life_is_closed_and_a_quiet_one_is_not() -> None:
+    async with serving(with_limits(Limits(keepalive_seconds=0.2))) as server:
+        dead = await trio.open_tcp_stream("127.0.0.1", server.port)
+        quiet = await raw(server.port)
+        async with trio.open_nursery() as nursery:
+
+            async def answer_pings() -> None:
+                while not quiet.closed:
+                    await quiet.events()
+
+            nursery.start_soon(answer_pings)
+            with trio.fail_after(5):
+                while await dead.receive_some():
+                    pass
+            await trio.sleep(0.5)
+            nursery.cancel_scope.cancel()
+        stream_id = await quiet.begin()
+        await quiet.send(stream_id, framed(b""))
+        assert (await quiet.answer(stream_id)).status == "0"
+        await quiet.stream.aclose()
+        await dead.aclose()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_random_frames_cost_only_their_own_connection(seed: int) -> None:
+    """Frames of every type, known or not, with random flags, streams and contents, after a proper beginning."""
+    random = Random(seed)
+    async with serving() as server:
+        for _ in range(6):
+            client = await raw(server.port)
+            try:
+                for _ in range(random.randrange(1, 12)):
+                    body = random.randbytes(random.choice([0, 1, 4, 5, 8, 30]))
+                    head = struct.pack(">I", len(body))[1:] + bytes([random.randrange(12), random.randrange(64)])
+                    await client.stream.send_all(head + struct.pack(">I", random.choice([0, 1, 2, 3, 5])) + body)
+                with trio.move_on_after(0.02):
+                    while await client.stream.receive_some():
+                        pass
+            except trio.BrokenResourceError:
+                pass
+            await client.stream.aclose()
+        await assert_alive(server.port)
