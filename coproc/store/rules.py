@@ -14,7 +14,7 @@ from coproc.errors import InvalidInput, NotFound
 from coproc.store.base import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
@@ -135,7 +135,7 @@ def check_outcome(outcome: GroupOutcome, key_id: bytes, outputs: Collection[Hand
         raise InvalidInput("results", "a wanted output has neither result nor failure", handle=missing[0].hex())
 
 
-async def verified(record: KeyRecord, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def verified(record: KeyRecord, data: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """Pass the bytes of a key through, and hold them to their record at the end.
 
     Raises:

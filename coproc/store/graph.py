@@ -1,0 +1,268 @@
+"""The set-based statements that move computations and groups from state to state.
+
+Decides the SQL; what it must amount to is shown by ``memory``. Every function but ``lease`` runs inside a transaction
+that holds the graph lock: writers of the graph take turns, so that nothing that arrives is overlooked by something
+that starts to wait for it, and sequence numbers appear in order. Bulk data is written before the lock is taken.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coproc.program.computation import Computation, Operation
+from coproc.program.types import Handle
+from coproc.store.base import State, Topic, WorkGroup
+from coproc.store.operands import decode_operands, encode_operands
+from coproc.store.rules import INPUT_FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from coproc.store.base import Failure, Submission
+    from coproc.store.connection import TrioConnection
+
+LOCK: Final = 0x636F_7072_6F63_0002
+"""Key of the advisory lock ("coproc", 2)."""
+CHANNEL: Final = "coproc_wakeups"
+
+_LIVE: Final = (
+    "{0}.failure_rule is null and not exists (select from ciphertexts stored where stored.handle = {0}.output)"
+)
+_SETTLE: Final = f"""
+    update work_groups set state = case
+        when exists (
+            select from computations c join computation_inputs i on i.output = c.output
+            where c.group_id = work_groups.group_id and {_LIVE.format("c")}
+              and not exists (select from ciphertexts x where x.handle = i.input)
+              and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
+        ) then {State.WAITING:d}
+        when exists (
+            select from computations c
+            where c.group_id = work_groups.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")}
+        ) then {State.READY:d}
+        when exists (
+            select from computations c where c.group_id = work_groups.group_id and c.failure_rule is null
+        ) then {State.COMPLETED:d}
+        else {State.FAILED:d} end
+    where group_id = any(%s) and state <> {State.COMPUTING:d}
+    returning state
+"""  # noqa: S608 - constants
+_SPREAD: Final = f"""
+    with recursive failing (output, cause) as (
+        select i.output, coalesce(f.failure_cause, f.output)
+        from computations f
+        join computation_inputs i on i.input = f.output
+        join computations c on c.output = i.output
+        where f.output = any(%s) and f.failure_rule is not null and {_LIVE.format("c")}
+      union
+        select i.output, failing.cause
+        from failing
+        join computation_inputs i on i.input = failing.output
+        join computations c on c.output = i.output
+        where {_LIVE.format("c")}
+    ), one as (
+        select distinct on (output) output, cause from failing order by output, cause
+    )
+    update computations set
+        failure_rule = '{INPUT_FAILED}',
+        failure_message = 'an input failed: ' || encode(one.cause, 'hex'),
+        failure_cause = one.cause
+    from one where one.output = computations.output
+    returning computations.output
+"""  # noqa: S608 - constants
+_ANNOUNCE: Final = """
+    insert into results (sequence, transaction_id, output)
+    select (select coalesce(max(sequence), 0) from results) + row_number() over (order by t.position),
+           t.transaction_id, t.output
+    from transaction_outputs t
+    join computations c on c.output = t.output
+    where t.output = any(%s) and c.is_allowed
+      and (c.failure_rule is not null or exists (select from ciphertexts x where x.handle = c.output))
+      and not exists (select from results r where r.transaction_id = t.transaction_id and r.output = t.output)
+"""
+_NEED: Final = """
+    update computations p set is_needed = true
+    where p.output = any(%s) and not p.is_needed and exists (
+        select from computation_inputs i join computations c on c.output = i.output
+        where i.input = p.output and c.group_id <> p.group_id
+    )
+    returning p.group_id
+"""
+_GROUPS_AROUND: Final = """
+    select group_id from computations where output = any(%(handles)s)
+    union
+    select c.group_id from computation_inputs i join computations c on c.output = i.output
+    where i.input = any(%(handles)s)
+"""
+_CLAIM: Final = f"""
+    select group_id, key_id, transaction_id, attempts from work_groups
+    where state in ({State.READY:d}, {State.COMPUTING:d})
+      and (state = {State.READY:d} or lease_until <= clock_timestamp())
+    order by group_id limit %s for update skip locked
+"""  # noqa: S608 - constants
+_LIVE_MEMBERS: Final = f"""
+    select c.group_id, c.output, c.operation, c.operands, c.is_allowed, c.is_needed from computations c
+    where c.group_id = any(%s) and {_LIVE.format("c")} order by c.group_id, c.position
+"""  # noqa: S608 - constants
+_LEASE: Final = f"""
+    update work_groups w set state = {State.COMPUTING:d}, worker = %s, attempts = attempts + 1,
+        lease_until = clock_timestamp() + make_interval(secs => %s),
+        asked = array(select a.output from unnest(%s::bigint[], %s::bytea[]) as a (g, output) where a.g = w.group_id)
+    where group_id = any(%s)
+"""  # noqa: S608 - constants
+
+
+async def lock_graph(connection: TrioConnection) -> None:
+    """Take the graph lock until the transaction ends."""
+    await connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
+
+
+async def notify(connection: TrioConnection, topic: Topic) -> None:
+    """Wake subscribers when the transaction commits."""
+    await connection.execute("select pg_notify(%s, %s)", [CHANNEL, str(int(topic))])
+
+
+async def settle(connection: TrioConnection, group_ids: Iterable[int]) -> None:
+    """Work out the state of groups that nobody computes, and wake workers if there is new work."""
+    ordered = sorted(set(group_ids))
+    if not ordered:
+        return
+    # Locked in order first: claims and renewals do so too, and nobody waits in a circle.
+    await connection.execute(
+        "select from work_groups where group_id = any(%s) order by group_id for update",
+        [ordered],
+    )
+    cursor = await connection.execute(_SETTLE.encode(), [ordered])
+    if any(state == State.READY for (state,) in await cursor.fetchall()):
+        await notify(connection, Topic.WORK)
+
+
+async def spread(connection: TrioConnection, failed: Sequence[Handle]) -> list[Handle]:
+    """Fail every live computation that depends on ``failed`` ones; returns those, without the given ones."""
+    if not failed:
+        return []
+    cursor = await connection.execute(_SPREAD.encode(), [list(failed)], binary=True)
+    return [Handle(output) for (output,) in await cursor.fetchall()]
+
+
+async def announce(connection: TrioConnection, outputs: Sequence[Handle]) -> None:
+    """Number the results that transactions have not yet heard of, and wake their readers."""
+    cursor = await connection.execute(_ANNOUNCE, [list(outputs)])
+    if cursor.rowcount > 0:
+        await notify(connection, Topic.RESULTS)
+
+
+async def groups_around(connection: TrioConnection, handles: Sequence[Handle]) -> set[int]:
+    """Groups that produce or read any of ``handles``."""
+    cursor = await connection.execute(_GROUPS_AROUND, {"handles": list(handles)})
+    return {group_id for (group_id,) in await cursor.fetchall()}
+
+
+async def need(connection: TrioConnection, handles: Iterable[Handle]) -> set[int]:
+    """Mark those of ``handles`` that one group makes and another reads; returns the groups that have to make more."""
+    cursor = await connection.execute(_NEED, [sorted(set(handles))])
+    return {group_id for (group_id,) in await cursor.fetchall()}
+
+
+async def allow(connection: TrioConnection, outputs: Sequence[Handle]) -> set[int]:
+    """Raise ``is_allowed`` of known computations; returns the groups of those that were not."""
+    cursor = await connection.execute(
+        "update computations set is_allowed = true where output = any(%s) and not is_allowed returning group_id",
+        [list(outputs)],
+    )
+    changed = {group_id for (group_id,) in await cursor.fetchall()}
+    if changed:
+        await connection.execute(
+            "update ciphertexts set is_allowed = true where handle = any(%s) and not is_allowed",
+            [list(outputs)],
+        )
+    return changed
+
+
+async def record_failures(connection: TrioConnection, failures: Mapping[Handle, Failure]) -> None:
+    """Fail the live ones of some computations, each for its own reason."""
+    columns = (
+        list(failures),
+        [failure.rule for failure in failures.values()],
+        [failure.message.replace("\0", "") for failure in failures.values()],
+        [failure.cause for failure in failures.values()],
+    )
+    await connection.execute(
+        f"""
+        update computations c set failure_rule = f.rule, failure_message = f.message, failure_cause = f.cause
+        from unnest(%s::bytea[], %s::text[], %s::text[], %s::bytea[]) as f (output, rule, message, cause)
+        where c.output = f.output and {_LIVE.format("c")}
+        """.encode(),  # noqa: S608 - constants
+        columns,
+    )
+
+
+async def add_groups(
+    connection: TrioConnection,
+    submission: Submission,
+    groups: Sequence[Sequence[Computation]],
+) -> list[int]:
+    """Insert new groups with their computations; returns their numbers. Their state is still to be settled."""
+    if not groups:
+        return []
+    cursor = await connection.execute(
+        "insert into work_groups (key_id, transaction_id, state)"
+        " select %s, %s, %s from generate_series(1, %s) returning group_id",
+        [submission.key_id, submission.transaction_id, State.WAITING.value, len(groups)],
+    )
+    group_ids = sorted(group_id for (group_id,) in await cursor.fetchall())
+    members = [
+        (group_id, *pair) for group_id, group in zip(group_ids, groups, strict=True) for pair in enumerate(group)
+    ]
+    await connection.execute(
+        "insert into computations (output, group_id, position, operation, operands, is_allowed)"
+        " select * from unnest(%s::bytea[], %s::bigint[], %s::integer[], %s::smallint[], %s::bytea[], %s::boolean[])",
+        [
+            [computation.output for _, _, computation in members],
+            [group_id for group_id, _, _ in members],
+            [position for _, position, _ in members],
+            [computation.operation.value for _, _, computation in members],
+            [encode_operands(computation.operands) for _, _, computation in members],
+            [computation.is_allowed for _, _, computation in members],
+        ],
+    )
+    edges = [(handle, computation.output) for _, _, computation in members for handle in set(computation.inputs)]
+    await connection.execute(
+        "insert into computation_inputs (input, output) select * from unnest(%s::bytea[], %s::bytea[])",
+        [[source for source, _ in edges], [output for _, output in edges]],
+    )
+    return group_ids
+
+
+async def lease(connection: TrioConnection, worker: str, limit: int, seconds: float) -> list[WorkGroup]:
+    """Claim groups. Takes no graph lock: rows that another claim holds are skipped."""
+    cursor = await connection.execute(_CLAIM.encode(), [limit], binary=True)
+    claimed = await cursor.fetchall()
+    if not claimed:
+        return []
+    cursor = await connection.execute(_LIVE_MEMBERS.encode(), [[row[0] for row in claimed]], binary=True)
+    computations: dict[int, list[Computation]] = {row[0]: [] for row in claimed}
+    wanted: dict[int, set[Handle]] = {row[0]: set() for row in claimed}
+    async for group_id, output, operation, operands, is_allowed, is_needed in cursor:
+        handle = Handle(output)
+        computations[group_id].append(
+            Computation(handle, Operation(operation), decode_operands(operands), is_allowed=is_allowed),
+        )
+        if is_allowed or is_needed:
+            wanted[group_id].add(handle)
+    asked = [(group_id, handle) for group_id, handles in wanted.items() for handle in handles]
+    await connection.execute(
+        _LEASE.encode(),
+        [worker, seconds, [group_id for group_id, _ in asked], [handle for _, handle in asked], list(wanted)],
+    )
+    return [
+        WorkGroup(
+            group_id,
+            key_id,
+            transaction_id,
+            tuple(computations[group_id]),
+            frozenset(wanted[group_id]),
+            attempts,
+        )
+        for group_id, key_id, transaction_id, attempts in claimed
+    ]

@@ -1,0 +1,387 @@
+"""The store in Postgres.
+
+Decides transactions: what is written together, and in which order locks are taken. The statements themselves are in
+``graph``, ``blobs`` holds large values, and ``memory`` shows in few words what all of it must amount to.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import psycopg
+import trio
+
+from coproc.errors import RecoverableError
+from coproc.program.computation import Computation, Operation
+from coproc.program.types import Handle
+from coproc.store import blobs, graph
+from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
+from coproc.store.connection import TrioConnection
+from coproc.store.faults import is_conflict, translated_errors
+from coproc.store.operands import decode_operands
+from coproc.store.rules import (
+    check_outcome,
+    check_same_definition,
+    connected_groups,
+    merge_repeats,
+    merge_uploads,
+    redefined,
+    unknown_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext, Submission, WorkGroup
+    from coproc.store.pool import Pool
+
+T = TypeVar("T")
+CONFLICT_ATTEMPTS: Final = 5
+"""How often a transaction is tried that the server undoes because of a concurrent one."""
+
+
+class _LeaseLost(Exception):
+    """Undoes a transaction in which the lease turned out to be lost."""
+
+
+class PostgresStore:
+    """``Store`` over a pool of connections to a migrated database."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def _atomically(self, work: Callable[[TrioConnection], Awaitable[T]]) -> T:
+        """Run ``work`` in a transaction, again if a concurrent one made the server undo it."""
+        for _ in range(CONFLICT_ATTEMPTS - 1):
+            try:
+                async with self.pool.transaction() as connection:
+                    return await work(connection)
+            except RecoverableError as error:
+                if error.__cause__ is None or not is_conflict(error.__cause__):
+                    raise
+        async with self.pool.transaction() as connection:
+            return await work(connection)
+
+    async def put_key(self, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:
+        """Store a key; see ``Store.put_key``."""
+        if await self.get_key(record.key_id) is not None:
+            return False
+        return await blobs.put_key(self.pool, record, data)
+
+    async def get_key(self, key_id: bytes) -> KeyRecord | None:
+        """Look a key up."""
+        async with self.pool.connection() as connection:
+            return await blobs.get_key(connection, key_id)
+
+    async def read_key(self, key_id: bytes) -> bytes:
+        """Read the whole serialized key."""
+        async with self.pool.connection() as connection:
+            return await blobs.read_key(connection, key_id)
+
+    async def put_ciphertexts(self, items: Sequence[StoredCiphertext]) -> int:
+        """Store uploads; see ``Store.put_ciphertexts``."""
+        uploads = merge_uploads(items)
+
+        async def work(connection: TrioConnection) -> int:
+            await _check_keys(connection, {item.key_id for item in uploads.values()})
+            new = await blobs.add_ciphertexts(connection, uploads.values())
+            await blobs.check_same(connection, [item for handle, item in uploads.items() if handle not in new])
+            await graph.lock_graph(connection)
+            cursor = await connection.execute(
+                "select output from computations where output = any(%s) limit 1",
+                [list(uploads)],
+                binary=True,
+            )
+            if (row := await cursor.fetchone()) is not None:
+                raise redefined(Handle(row[0]), "handle")
+            if new:
+                await graph.settle(connection, await graph.groups_around(connection, sorted(new)))
+            return len(new)
+
+        return await self._atomically(work) if uploads else 0
+
+    async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
+        """Read ciphertexts."""
+        async with self.pool.connection() as connection:
+            return await blobs.get_ciphertexts(connection, handles)
+
+    async def submit(self, submission: Submission) -> int:
+        """Write a batch; see ``Store.submit``."""
+        batch = merge_repeats(submission.computations)
+
+        async def work(connection: TrioConnection) -> int:
+            await _check_keys(connection, {submission.key_id})
+            await graph.lock_graph(connection)
+            known = await _check_definitions(connection, submission.key_id, batch)
+            new = [computation for output, computation in batch.items() if output not in known]
+            allowed = [output for output in known if batch[output].is_allowed]
+            affected = await graph.allow(connection, allowed) if allowed else set[int]()
+            affected |= set(await graph.add_groups(connection, submission, connected_groups(new)))
+            await connection.execute(
+                "insert into transaction_outputs (transaction_id, output)"
+                " select %s, u.output from unnest(%s::bytea[]) with ordinality as u (output, position)"
+                " order by u.position on conflict do nothing",
+                [submission.transaction_id, list(batch)],
+            )
+            if new:
+                inputs = {handle for computation in new for handle in computation.inputs}
+                affected |= await graph.need(connection, inputs | {computation.output for computation in new})
+                failed = await graph.spread(connection, sorted(inputs))
+                affected |= await graph.groups_around(connection, failed) if failed else set[int]()
+            else:
+                failed = []
+            await graph.settle(connection, affected)
+            await graph.announce(connection, [*batch, *failed])
+            return len(new)
+
+        return await self._atomically(work)
+
+    async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:
+        """Status by handle."""
+        async with self.pool.connection() as connection:
+            found = {status.handle: status for status in await _read_status(connection, handles)}
+            rest = [handle for handle in handles if handle not in found]
+            cursor = await connection.execute(
+                "select handle, is_allowed from ciphertexts where handle = any(%s)",
+                [rest],
+                binary=True,
+            )
+            for raw, is_allowed in await cursor.fetchall():
+                found[Handle(raw)] = ComputationStatus(Handle(raw), State.COMPLETED, is_allowed)
+        return {handle: found[handle] for handle in handles if handle in found}
+
+    async def get_transaction(self, transaction_id: bytes) -> Sequence[ComputationStatus]:
+        """Status of a transaction's computations, in submission order."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(
+                "select output from transaction_outputs where transaction_id = %s order by position",
+                [transaction_id],
+                binary=True,
+            )
+            outputs = [Handle(output) for (output,) in await cursor.fetchall()]
+            found = {status.handle: status for status in await _read_status(connection, outputs)}
+        return [found[output] for output in outputs]
+
+    async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
+        """Lease groups; see ``Store.claim``."""
+        return await self._atomically(
+            lambda connection: graph.lease(connection, worker, max(limit, 0), lease_seconds),
+        )
+
+    async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
+        """Extend leases; see ``Store.renew``."""
+
+        async def work(connection: TrioConnection) -> frozenset[int]:
+            held = await _lock_held(connection, worker, group_ids)
+            await connection.execute(
+                "update work_groups set lease_until = clock_timestamp() + make_interval(secs => %s)"
+                " where group_id = any(%s)",
+                [lease_seconds, held],
+            )
+            return frozenset(held)
+
+        return await self._atomically(work)
+
+    async def release(self, worker: str, group_ids: Sequence[int]) -> None:
+        """Give groups back; see ``Store.release``."""
+
+        async def work(connection: TrioConnection) -> None:
+            held = await _lock_held(connection, worker, group_ids)
+            if held:
+                await connection.execute(
+                    "update work_groups set state = %s, worker = null, lease_until = null, attempts = attempts - 1"
+                    " where group_id = any(%s)",
+                    [State.READY.value, held],
+                )
+                await graph.notify(connection, Topic.WORK)
+
+        await self._atomically(work)
+
+    async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
+        """Store an outcome; see ``Store.finish``."""
+
+        async def work(connection: TrioConnection) -> bool:
+            group_id = outcome.group_id
+            cursor = await connection.execute(
+                "select key_id, asked, array(select output from computations c where c.group_id = w.group_id)"
+                " from work_groups w where group_id = %s and state = %s and worker = %s",
+                [group_id, State.COMPUTING.value, worker],
+                binary=True,
+            )
+            if (group := await cursor.fetchone()) is None:
+                return False
+            check_outcome(outcome, group[0], {Handle(raw) for raw in group[2]}, [Handle(raw) for raw in group[1]])
+            # The bulk of the data goes over before the lock is taken. If the lease turns out to be lost, the
+            # transaction is rolled back as a whole.
+            await blobs.add_ciphertexts(connection, outcome.results)
+            await graph.lock_graph(connection)
+            if not await _lock_held(connection, worker, [group_id]):
+                raise _LeaseLost
+            stored = [result.handle for result in outcome.results]
+            await connection.execute(
+                "update ciphertexts x set is_allowed = c.is_allowed from computations c"
+                " where c.output = x.handle and x.handle = any(%s) and x.is_allowed <> c.is_allowed",
+                [stored],
+            )
+            failed = list(outcome.failures)
+            if failed:
+                await graph.record_failures(connection, outcome.failures)
+                failed += await graph.spread(connection, failed)
+            await connection.execute(
+                "update work_groups set state = %s, worker = null, lease_until = null where group_id = %s",
+                [State.READY.value, group_id],
+            )
+            around = await graph.groups_around(connection, [*stored, *failed])
+            await graph.settle(connection, around | {group_id})
+            # Another group came to need more of it: a new task, not a failed attempt.
+            await connection.execute(
+                "update work_groups set attempts = 0 where group_id = %s and state = %s",
+                [group_id, State.READY.value],
+            )
+            await graph.announce(connection, [*stored, *failed])
+            return True
+
+        try:
+            return await self._atomically(work)
+        except _LeaseLost:
+            return False
+
+    async def results_after(
+        self,
+        sequence: int,
+        limit: int,
+        transaction_ids: Sequence[bytes] | None = None,
+    ) -> Sequence[ResultEvent]:
+        """Results with a greater sequence number, in order."""
+        chosen = "" if transaction_ids is None else "and r.transaction_id = any(%(transactions)s)"
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(
+                f"""
+                select r.sequence, r.transaction_id, r.output, c.failure_rule, c.failure_message, c.failure_cause
+                from results r join computations c on c.output = r.output
+                where r.sequence > %(sequence)s {chosen} order by r.sequence limit %(limit)s
+                """.encode(),  # noqa: S608 - constants
+                {"sequence": sequence, "limit": max(limit, 0), "transactions": list(transaction_ids or ())},
+                binary=True,
+            )
+            return [
+                ResultEvent(
+                    number, transaction_id, Handle(output), State.FAILED if failure else State.COMPLETED, failure
+                )
+                for number, transaction_id, output, *reason in await cursor.fetchall()
+                for failure in [_failure(*reason)]
+            ]
+
+    async def last_sequence(self) -> int:
+        """The newest sequence number."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute("select coalesce(max(sequence), 0) from results")
+            row = await cursor.fetchone()
+            return int(row[0]) if row else 0
+
+    @asynccontextmanager
+    async def wakeups(self) -> AsyncGenerator[trio.abc.ReceiveChannel[Topic]]:
+        """Subscribe to wake-ups over a connection of its own; see ``Store.wakeups``."""
+        with translated_errors():
+            connection = await TrioConnection.connect(self.pool.conninfo, autocommit=True)
+        try:
+            with translated_errors():
+                await connection.execute(f"listen {graph.CHANNEL}".encode())
+            async with _heard(connection) as channel:
+                yield channel
+        finally:
+            await connection.close()
+
+
+@trio.as_safe_channel
+async def _heard(connection: TrioConnection) -> AsyncGenerator[Topic]:
+    """Yield what a listening connection hears, until it is lost."""
+    try:
+        async with aclosing(connection.notifies()) as notifications:
+            async for notification in notifications:
+                if notification.payload in ("0", "1"):
+                    yield Topic(int(notification.payload))
+    except psycopg.OperationalError:
+        return
+
+
+async def _check_keys(connection: TrioConnection, key_ids: set[bytes]) -> None:
+    cursor = await connection.execute("select key_id from keys where key_id = any(%s)", [list(key_ids)], binary=True)
+    for missing in key_ids - {bytes(key_id) for (key_id,) in await cursor.fetchall()}:
+        raise unknown_key(missing)
+
+
+async def _check_definitions(
+    connection: TrioConnection,
+    key_id: bytes,
+    batch: Mapping[Handle, Computation],
+) -> set[Handle]:
+    """Refuse outputs that already name something else; returns those that are known with the same definition."""
+    cursor = await connection.execute(
+        "select c.output, c.operation, c.operands, w.key_id from computations c join work_groups w using (group_id)"
+        " where c.output = any(%s)",
+        [list(batch)],
+        binary=True,
+    )
+    known: set[Handle] = set()
+    for output, operation, operands, known_key in await cursor.fetchall():
+        handle = Handle(output)
+        earlier = Computation(handle, Operation(operation), decode_operands(operands), is_allowed=False)
+        check_same_definition(earlier, batch[handle])
+        if known_key != key_id:
+            raise redefined(handle)
+        known.add(handle)
+    cursor = await connection.execute(
+        "select handle from ciphertexts where handle = any(%s) limit 1",
+        [[output for output in batch if output not in known]],
+        binary=True,
+    )
+    if (row := await cursor.fetchone()) is not None:
+        raise redefined(Handle(row[0]))
+    return known
+
+
+async def _lock_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> list[int]:
+    """Lock those groups, in order, that ``worker`` holds a lease of."""
+    cursor = await connection.execute(
+        "select group_id from work_groups where group_id = any(%s::bigint[]) and state = %s and worker = %s"
+        " order by group_id for update",
+        [list(group_ids), State.COMPUTING.value, worker],
+    )
+    return [group_id for (group_id,) in await cursor.fetchall()]
+
+
+async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) -> list[ComputationStatus]:
+    """Status of computations, in one snapshot."""
+    cursor = await connection.execute(
+        """
+        select c.output, w.state, exists (select from ciphertexts x where x.handle = c.output), c.is_allowed,
+               w.attempts, c.failure_rule, c.failure_message, c.failure_cause,
+               case when w.state = 0 and c.failure_rule is null then array(
+                   select distinct i.input
+                   from computations m join computation_inputs i on i.output = m.output
+                   where m.group_id = c.group_id and m.failure_rule is null
+                     and not exists (select from ciphertexts x where x.handle = i.input)
+                     and not exists (select from ciphertexts x where x.handle = m.output)
+                     and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
+               ) end
+        from computations c join work_groups w on w.group_id = c.group_id
+        where c.output = any(%s)
+        """,
+        [list(outputs)],
+        binary=True,
+    )
+    statuses: list[ComputationStatus] = []
+    for output, group_state, is_stored, is_allowed, attempts, rule, message, cause, missing in await cursor.fetchall():
+        failure = _failure(rule, message, cause)
+        state = State.FAILED if failure else State.COMPLETED if is_stored else State(group_state)
+        awaited = tuple(Handle(handle) for handle in missing or ()) if state is State.WAITING else ()
+        statuses.append(ComputationStatus(Handle(output), state, is_allowed, attempts, failure, awaited))
+    return statuses
+
+
+def _failure(rule: str | None, message: str | None, cause: bytes | None) -> Failure | None:
+    if rule is None:
+        return None
+    return Failure(rule, message or "", None if cause is None else Handle(cause))

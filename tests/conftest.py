@@ -1,0 +1,12 @@
+"""Fixtures that every test may use."""
+
+from tests.fixtures.database import (
+    database_url,
+    empty_database_url,
+    migrated_template,
+    postgres_url,
+    store,
+    store_url,
+)
+
+__all__ = ["database_url", "empty_database_url", "migrated_template", "postgres_url", "store", "store_url"]
