@@ -23,6 +23,7 @@ from psycopg.rows import AsyncRowFactory, TupleRow, tuple_row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
+    from types import TracebackType
     from typing import Self
 
     from psycopg.abc import AdaptContext, ConnDict, ConnParam
@@ -166,6 +167,17 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
         else:
             with trio.fail_after(END_SECONDS, shield=True):
                 await transaction.__aexit__(None, None, None)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(exc_type, exc_val, exc_tb)
+        finally:
+            self._finish()  # also when the commit is cancelled or fails
 
     async def close(self) -> None:
         """Close at once; a statement running in another task fails with ``psycopg.OperationalError``."""

@@ -1,0 +1,194 @@
+"""The Trio connection and the pool, above all under cancellation."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import trio
+import trio.testing
+
+from coproc.errors import IrrecoverableError, RecoverableError
+from coproc.store.connection import TrioConnection
+from coproc.store.faults import DatabaseRefused, DatabaseUnavailable
+from coproc.store.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[TrioConnection]:
+    async with await TrioConnection.connect(database_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    opened = Pool(database_url, 4)
+    yield opened
+    await opened.aclose()
+
+
+async def scalar(connection: TrioConnection, query: bytes) -> object:
+    row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def test_large_values_go_both_ways(connection: TrioConnection) -> None:
+    data = random.Random(1).randbytes(5_000_000)
+    cursor = await connection.execute("select %s::bytea", [data], binary=True)
+    assert await cursor.fetchone() == (data,)
+
+
+async def test_a_cancelled_statement_ends_on_the_server_and_the_connection_stays(
+    connection: TrioConnection,
+    pool: Pool,
+) -> None:
+    with trio.fail_after(5):
+        with trio.move_on_after(0.05) as scope:
+            await connection.execute("select pg_sleep(60)")
+        assert scope.cancelled_caught
+        assert connection.is_reusable
+        assert await scalar(connection, b"select 7") == 7
+        async with pool.connection() as other:
+            assert await scalar(other, b"select count(*) from pg_stat_activity where query like '%sleep(60)'") == 0
+
+
+async def test_a_cancelled_transaction_is_rolled_back(connection: TrioConnection) -> None:
+    await connection.execute("create table t (n integer)")
+    with trio.move_on_after(0.05) as scope:
+        async with connection.transaction():
+            await connection.execute("insert into t values (1)")
+            await connection.execute("select pg_sleep(60)")
+    assert scope.cancelled_caught
+    assert connection.is_reusable
+    assert await scalar(connection, b"select count(*) from t") == 0
+
+
+async def test_a_commit_under_way_is_not_interrupted(connection: TrioConnection) -> None:
+    await connection.execute("create table t (n integer)")
+    with trio.CancelScope() as scope:
+        async with connection.transaction():
+            await connection.execute("insert into t values (1)")
+            scope.cancel()
+    assert connection.is_reusable
+    assert await scalar(connection, b"select count(*) from t") == 1
+
+
+async def test_closing_wakes_a_waiting_task(connection: TrioConnection) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def sleeper() -> None:
+            with pytest.raises(psycopg.OperationalError):
+                await connection.execute("select pg_sleep(60)")
+
+        nursery.start_soon(sleeper)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await connection.close()
+
+
+async def test_a_storm_of_cancellations_loses_and_invents_nothing(pool: Pool) -> None:
+    """What a task saw committed is there, what it saw fail is not, and every connection is fit for use afterwards."""
+    async with pool.connection() as connection:
+        await connection.execute("create table t (n integer primary key)")
+    chance = random.Random(7)
+    committed: set[int] = set()
+
+    async def task(first: int) -> None:
+        for number in range(first, first + 25):
+            with trio.move_on_after(chance.random() * 0.004):
+                async with pool.transaction() as connection:
+                    await connection.execute("insert into t values (%s)", [number])
+                    await connection.execute("select pg_sleep(0.0005)")
+                committed.add(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(task, 1000 * number)
+    async with pool.connection() as connection:
+        rows = {n for (n,) in await (await connection.execute("select n from t")).fetchall()}
+    assert committed <= rows
+    # A commit may run to its end while its task is being cancelled: rarely more than a few.
+    assert len(rows - committed) <= 10
+    assert 0 < len(rows) < 200
+    assert pool.in_use == 0
+    for _ in range(pool.size):
+        await pool.check()
+
+
+async def test_errors_are_ours(pool: Pool) -> None:
+    with pytest.raises(DatabaseRefused) as caught:
+        async with pool.connection() as connection:
+            await connection.execute("select 1 / 0")
+    assert isinstance(caught.value, IrrecoverableError)
+    assert caught.value.context == {"sqlstate": "22012"}
+    with pytest.raises(DatabaseUnavailable) as lost:
+        async with pool.connection() as connection:
+            await connection.execute("select pg_terminate_backend(pg_backend_pid())")
+    assert isinstance(lost.value, RecoverableError)
+    with pytest.raises(DatabaseUnavailable):
+        async with Pool("postgresql://nobody@localhost:1/nothing").connection():
+            pass
+    with pytest.raises(ZeroDivisionError):
+        async with pool.connection():
+            raise ZeroDivisionError
+
+
+async def test_the_pool_is_bounded_and_prefers_the_connection_used_last(pool: Pool) -> None:
+    most = 0
+    backends: set[object] = set()
+
+    async def task() -> None:
+        nonlocal most
+        async with pool.connection() as connection:
+            most = max(most, pool.in_use)
+            backends.add(await scalar(connection, b"select pg_backend_pid() from pg_sleep(0.01)"))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(12):
+            nursery.start_soon(task)
+    assert most == len(backends) == pool.idle == 4
+    async with pool.connection() as connection:
+        last = connection.pgconn.backend_pid
+    async with pool.connection() as connection:
+        assert connection.pgconn.backend_pid == last
+
+
+async def test_connections_that_the_server_dropped_are_replaced(pool: Pool, connection: TrioConnection) -> None:
+    async with pool.connection() as first:
+        await scalar(first, b"select 1")
+        pid = first.pgconn.backend_pid
+    await connection.execute("select pg_terminate_backend(%s, 5000)", [pid])
+    async with pool.connection() as second:
+        assert second.pgconn.backend_pid != pid
+        assert await scalar(second, b"select 1") == 1
+
+
+async def test_a_connection_left_in_a_transaction_is_not_reused(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("begin")
+    assert pool.idle == 0
+
+
+async def test_closing_waits_for_those_in_use_and_refuses_newcomers(database_url: str) -> None:
+    pool = Pool(database_url, 2)
+    order: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        async def user(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            async with pool.connection() as connection:
+                task_status.started()
+                await connection.execute("select pg_sleep(0.05)")
+                order.append("used")
+
+        await nursery.start(user)
+        await pool.aclose()
+        order.append("closed")
+        with pytest.raises(DatabaseUnavailable):
+            await pool.check()
+    assert order == ["used", "closed"]
+    assert pool.idle == 0
