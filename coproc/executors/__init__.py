@@ -1,6 +1,6 @@
 """Run the levels of circuits on ciphertexts: several executors behind one protocol."""
 
-from coproc.executors.base import Evaluation, Executor, PreparedKey
+from coproc.executors.base import Evaluation, Executor, ExecutorUnavailable, PreparedKey
 from coproc.executors.factory import EXECUTOR_NAMES, create_executor
 
-__all__ = ["EXECUTOR_NAMES", "Evaluation", "Executor", "PreparedKey", "create_executor"]
+__all__ = ["EXECUTOR_NAMES", "Evaluation", "Executor", "ExecutorUnavailable", "PreparedKey", "create_executor"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from coproc.errors import InvalidInput
+from coproc.errors import InvalidInput, IrrecoverableError
 from coproc.executors.lwe import HALF_STEP_BELOW_DELTA, linear_combinations, modulus_switch
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from coproc.circuits.circuit import Circuit, Level, LookUpTable
     from coproc.tfhe.keys import EvaluationKey
     from coproc.tfhe.parameters import ClassicParameters
+
+
+class ExecutorUnavailable(IrrecoverableError):
+    """This machine lacks what an executor needs: a package, a driver, an instruction set."""
+
+    rule = "EXECUTOR_UNAVAILABLE"
 
 
 class PreparedKey(Protocol):

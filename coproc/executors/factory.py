@@ -1,6 +1,6 @@
 """Executors by name, for configuration, the command line and tests.
 
-Decides which names exist.
+Decides which names exist; a heavy executor is imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,21 +13,33 @@ from coproc.executors.reference import ReferenceExecutor
 if TYPE_CHECKING:
     from coproc.executors.base import Executor
 
-EXECUTOR_NAMES: Final = ("reference",)
+EXECUTOR_NAMES: Final = ("cpu", "reference", "concrete")
 
 
-def create_executor(name: str, threads: int | None = None) -> Executor:
+def create_executor(name: str, threads: int | None = None, *, isa: str | None = None) -> Executor:
     """Make the executor of that name.
 
     Args:
         name: one of ``EXECUTOR_NAMES``.
         threads: worker threads, by default one for every core that this process may use; ``reference`` has one.
+        isa: for ``cpu`` alone, ``avx512``, ``avx2`` or ``baseline`` instead of the widest that this machine has.
 
     Raises:
-        InvalidInput: there is no such executor, or ``threads`` is not positive.
+        InvalidInput: there is no such executor, ``threads`` is not positive, or ``isa`` is not for it.
+        ExecutorUnavailable: this machine lacks what the executor needs.
     """
     if threads is not None and threads < 1:
         raise InvalidInput("threads", f"must be at least 1, got {threads}")
+    if isa is not None and name != "cpu":
+        raise InvalidInput("isa", f"means nothing to the executor {name}")
     if name == "reference":
         return ReferenceExecutor()
+    if name == "cpu":
+        from coproc.executors.cpu import CpuExecutor  # noqa: PLC0415 - compiles a kernel, loads LLVM
+
+        return CpuExecutor(threads, isa)
+    if name == "concrete":
+        from coproc.executors.concrete import ConcreteExecutor  # noqa: PLC0415 - loads a foreign runtime
+
+        return ConcreteExecutor(threads)
     raise InvalidInput("executor", f"must be one of {', '.join(EXECUTOR_NAMES)}, got {name!r}")

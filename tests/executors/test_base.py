@@ -90,8 +90,8 @@ def test_wires_that_live_at_the_same_time_never_share_a_slot() -> None:
 
 
 def test_unknown_names_and_thread_counts_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="reference"):
+    with pytest.raises(InvalidInput, match="cpu, reference, concrete"):
         create_executor("abacus")
     with pytest.raises(InvalidInput, match="threads"):
-        create_executor("reference", threads=0)
-    assert set(EXECUTOR_NAMES) == {"reference"}
+        create_executor("cpu", threads=0)
+    assert set(EXECUTOR_NAMES) == {"cpu", "reference", "concrete"}

@@ -1,0 +1,199 @@
+"""The ``cpu`` executor: spreads keyswitches and bootstraps over the cores of this machine.
+
+Decides how a batch is cut into tasks. How it is cut never changes results: every ciphertext's operations are its own.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from coproc.errors import InvalidInput
+from coproc.executors.cpu.compiler import Isa, check_isa, detect_isa
+from coproc.executors.cpu.kernel import Kernel, Workspace, address, aligned
+from coproc.executors.cpu.keyswitch_kernel import ROWS_AT_ONCE
+from coproc.executors.lwe import Extractions, accumulator_polynomials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from coproc.circuits.circuit import LookUpTable
+    from coproc.executors.base import PreparedKey
+    from coproc.tfhe.keys import EvaluationKey
+    from coproc.tfhe.parameters import ClassicParameters
+
+BATCH: Final = 16
+"""Ciphertexts that share one reading of the bootstrap key; more gains nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CpuKey:
+    """An evaluation key in the layouts of the kernel."""
+
+    key: EvaluationKey
+    kernel: Kernel
+    tiles: NDArray[np.uint64]
+    """Shape ``(tiles, kN*level, columns)``: the keyswitch key in tiles of columns, padded with zeros."""
+    bias: NDArray[np.uint64]
+    """Shape ``(n+1,)``: what the biased digits add to every column."""
+    spectra: NDArray[np.float64]
+    """Shape ``(n, 4N)``: the transformed bootstrap key, in the order of the kernel's reads."""
+
+    @property
+    def parameters(self) -> ClassicParameters:
+        """The parameter set of the key."""
+        return self.key.parameters
+
+    @property
+    def key_id(self) -> bytes:
+        """Identity of the evaluation key."""
+        return self.key.key_id
+
+
+class CpuExecutor:
+    """Own kernel, compiled at start, for ``k = 1``, ``N`` of 512, 1024 or 2048 and one level of decomposition."""
+
+    def __init__(self, threads: int | None = None, isa: str | None = None) -> None:
+        """Use ``threads`` threads, by default one a core; ``isa`` forces a narrower instruction set.
+
+        Raises:
+            InvalidInput: ``isa`` is unknown or this machine does not have it.
+        """
+        self.isa: Final[Isa] = detect_isa() if isa is None else check_isa(isa)
+        self.threads: Final = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="coproc-cpu")
+
+    @property
+    def name(self) -> str:
+        """Short name."""
+        return "cpu"
+
+    def prepare(self, key: EvaluationKey) -> CpuKey:
+        """Tile the keyswitch key and transform the bootstrap key.
+
+        Raises:
+            InvalidInput: the parameters are not supported.
+        """
+        parameters = key.parameters
+        kernel = Kernel.of(parameters, self.isa)
+        rows = key.keyswitch_key.reshape(-1, parameters.lwe_dimension + 1)
+        columns = kernel.tile.columns
+        count = -(-rows.shape[1] // columns)
+        tiles = aligned((count, len(rows), columns), np.uint64)
+        for tile in range(count):
+            part = rows[:, columns * tile : columns * (tile + 1)]
+            tiles[tile, :, : part.shape[1]] = part
+        bias = rows.sum(axis=0, dtype=np.uint64) << np.uint64(parameters.ks_base_log - 1)
+
+        steps = parameters.lwe_dimension
+        # The prefetch looks one row ahead and never reads for real.
+        spectra = aligned((steps, 4 * parameters.polynomial_size), np.float64)
+        source = np.ascontiguousarray(key.bootstrap_key)
+
+        def convert(begin: int, end: int) -> None:
+            work = Workspace(kernel.shape, 1)
+            kernel.convert_key(
+                address(source[begin:]), address(spectra[begin:]), address(kernel.twiddles), work.spectra, end - begin
+            )
+
+        self._spread(convert, steps, -(-steps // self.threads))
+        return CpuKey(key=key, kernel=kernel, tiles=tiles, bias=bias, spectra=spectra)
+
+    def keyswitch(self, prepared: PreparedKey, ciphertexts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Keyswitch; see ``Executor.keyswitch``."""
+        own = self._own(prepared)
+        kernel, parameters = own.kernel, own.parameters
+        count, words = len(ciphertexts), parameters.big_lwe_dimension
+        width = parameters.lwe_dimension + 1
+        if count == 0:
+            return np.empty((0, width), dtype=np.uint64)
+        source = np.ascontiguousarray(ciphertexts)
+        per_group, rows = kernel.tile.ciphertexts, own.tiles.shape[1]
+        groups = -(-count // per_group)
+        digits = aligned((groups, rows, per_group), np.int64)
+        sums = aligned((len(own.tiles), groups, per_group, kernel.tile.columns), np.uint64)
+
+        def decompose(begin: int, end: int) -> None:
+            first, last = begin * per_group, min(end * per_group, count)
+            kernel.keyswitch_digits(address(source[first:]), address(digits[begin:]), words, last - first)
+
+        def multiply(begin: int, end: int) -> None:
+            kernel.keyswitch_tiles(
+                *(address(own.tiles), address(digits), address(sums)),
+                *(begin, end, groups, rows, ROWS_AT_ONCE if rows % ROWS_AT_ONCE == 0 else rows),
+            )
+
+        self._spread(decompose, groups, max(1, -(-groups // self.threads)))
+        self._spread(multiply, len(own.tiles), max(1, -(-len(own.tiles) // (2 * self.threads))))
+        products = sums.transpose(1, 2, 0, 3).reshape(groups * per_group, -1)[:count, :width]
+        result = own.bias - products
+        result[:, -1] += source[:, -1]
+        return result
+
+    def bootstrap(
+        self,
+        prepared: PreparedKey,
+        switched: NDArray[np.uint16],
+        form: NDArray[np.int32],
+        table: NDArray[np.int32],
+        tables: Sequence[LookUpTable],
+    ) -> NDArray[np.uint64]:
+        """Blind rotation and sample extraction; see ``Executor.bootstrap``."""
+        own = self._own(prepared)
+        kernel, parameters = own.kernel, own.parameters
+        polynomials = accumulator_polynomials(tables, parameters)
+        extractions = Extractions(table, tables, parameters)
+        result = np.empty((extractions.count, parameters.big_lwe_dimension + 1), dtype=np.uint64)
+        if len(form) == 0:
+            return result
+        _check_rows("form", form, len(switched))
+        _check_rows("table", table, len(tables))
+        if switched.shape[1] != parameters.lwe_dimension + 1 or int(switched.max()) >= 2 * parameters.polynomial_size:
+            raise InvalidInput("switched", f"must be (F, {parameters.lwe_dimension + 1}) with values below 2N")
+        rotations = np.ascontiguousarray(switched, dtype=np.uint16)
+        form = np.ascontiguousarray(form, dtype=np.int32)
+        table = np.ascontiguousarray(table, dtype=np.int32)
+        batches = -(-len(form) // BATCH)
+        batches = -(-batches // self.threads) * self.threads  # no thread idle in the last round
+        size = -(-len(form) // batches)
+
+        def run(begin: int, end: int) -> None:
+            work = Workspace(kernel.shape, end - begin)
+            kernel.bootstrap(
+                *(address(rotations), address(form[begin:]), address(table[begin:]), address(polynomials)),
+                *(address(extractions.offsets[begin:]), address(extractions.coefficient), address(extractions.added)),
+                *(address(result), address(own.spectra), address(kernel.twiddles)),
+                *(work.accumulators, work.spectra, parameters.lwe_dimension, end - begin),
+            )
+
+        self._spread(run, len(form), size)
+        return result
+
+    def close(self) -> None:
+        """Stop the threads; running tasks end first."""
+        self._pool.shutdown()
+
+    def _spread(self, task: Callable[[int, int], None], count: int, size: int) -> None:
+        """Run ``task(begin, end)`` over ``[0, count)`` in pieces of ``size`` on all threads, and wait for all."""
+        pieces = [(begin, min(begin + size, count)) for begin in range(0, count, size)]
+        if len(pieces) == 1:
+            task(*pieces[0])
+            return
+        for future in [self._pool.submit(task, *piece) for piece in pieces]:
+            future.result()
+
+    def _own(self, prepared: PreparedKey) -> CpuKey:
+        if not isinstance(prepared, CpuKey) or prepared.kernel.isa != self.isa:
+            raise InvalidInput("prepared", "was made by another executor")
+        return prepared
+
+
+def _check_rows(field: str, rows: NDArray[np.int32], limit: int) -> None:
+    if int(rows.min()) < 0 or int(rows.max()) >= limit:
+        raise InvalidInput(field, f"must lie in [0, {limit})")

@@ -1,0 +1,107 @@
+"""The compiled kernel of one parameter set and instruction set, with typed calls.
+
+Decides which parameters the kernel supports; knows nothing of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+
+from coproc.errors import InvalidInput
+from coproc.executors.cpu.bootstrap_kernel import POLYNOMIALS, BootstrapEmitter
+from coproc.executors.cpu.compiler import LANES, Isa, Library
+from coproc.executors.cpu.emitter import module
+from coproc.executors.cpu.keyswitch_kernel import TILES, emit_keyswitch
+from coproc.executors.cpu.shape import Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from coproc.tfhe.parameters import ClassicParameters
+
+POLYNOMIAL_SIZES: Final = (512, 1024, 2048)
+ALIGNMENT: Final = 64
+Word = TypeVar("Word", bound=np.generic)
+_POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
+
+
+def check_parameters(parameters: ClassicParameters) -> None:
+    """Refuse parameters that the canonical arithmetic does not cover.
+
+    Raises:
+        InvalidInput: names the parameter and the rule.
+    """
+    if parameters.polynomial_size not in POLYNOMIAL_SIZES:
+        allowed = ", ".join(map(str, POLYNOMIAL_SIZES))
+        raise InvalidInput("parameters.polynomial_size", f"must be one of {allowed}, got {parameters.polynomial_size}")
+    if parameters.glwe_dimension != 1:
+        raise InvalidInput("parameters.glwe_dimension", f"must be 1, got {parameters.glwe_dimension}")
+    if parameters.pbs_level != 1:
+        raise InvalidInput("parameters.pbs_level", f"must be 1, got {parameters.pbs_level}")
+    if not 1 <= parameters.pbs_base_log <= 30:
+        raise InvalidInput("parameters.pbs_base_log", f"must lie in [1, 30], got {parameters.pbs_base_log}")
+    if not 1 <= parameters.ks_base_log <= 16 or not 1 <= parameters.ks_level * parameters.ks_base_log <= 62:
+        raise InvalidInput("parameters.ks_base_log", "must lie in [1, 16] and give at most 62 bits over all levels")
+
+
+class Kernel:
+    """Machine code for one polynomial size, pair of bases, and instruction set."""
+
+    def __init__(self, polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa) -> None:
+        self.isa = isa
+        self.shape = Shape(polynomial_size, LANES[isa])
+        self.tile = TILES[LANES[isa]]
+        functions = BootstrapEmitter(self.shape, pbs_base_log).emit()
+        functions += emit_keyswitch(self.tile, ks_base_log, ks_level, native_multiply=isa == "avx512")
+        self.library = Library(module(functions), isa)
+        self.twiddles = aligned((len(self.shape.twiddles()),), np.float64)
+        self.twiddles[:] = self.shape.twiddles()
+        self.bootstrap = self.library.function("bootstrap", [_POINTER] * 12 + [_INTEGER] * 2)
+        self.convert_key = self.library.function("convert_key", [_POINTER] * 4 + [_INTEGER])
+        self.keyswitch_digits = self.library.function("keyswitch_digits", [_POINTER] * 2 + [_INTEGER] * 2)
+        self.keyswitch_tiles = self.library.function("keyswitch_tiles", [_POINTER] * 3 + [_INTEGER] * 5)
+
+    @staticmethod
+    def of(parameters: ClassicParameters, isa: Isa) -> Kernel:
+        """Return the kernel for these parameters, compiled once in a process.
+
+        Raises:
+            InvalidInput: the parameters are not supported.
+        """
+        check_parameters(parameters)
+        sizes = (parameters.polynomial_size, parameters.pbs_base_log, parameters.ks_base_log, parameters.ks_level)
+        return _compiled(*sizes, isa)
+
+
+@cache
+def _compiled(polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa) -> Kernel:
+    return Kernel(polynomial_size, pbs_base_log, ks_base_log, ks_level, isa)
+
+
+class Workspace:
+    """Memory that one thread needs to bootstrap up to ``batch`` ciphertexts."""
+
+    def __init__(self, shape: Shape, batch: int) -> None:
+        size = shape.polynomial_size
+        padding = ALIGNMENT // 4
+        self._words = aligned((batch * POLYNOMIALS * size + 2 * padding,), np.uint32)
+        self.accumulators = address(self._words) + ALIGNMENT
+        self._spectra = aligned((POLYNOMIALS * size,), np.float64)
+        self.spectra = address(self._spectra)
+
+
+def address(array: NDArray[np.generic]) -> int:
+    """Return where the array's data starts; the caller keeps the array alive."""
+    return array.ctypes.data
+
+
+def aligned(shape: tuple[int, ...], kind: type[Word]) -> NDArray[Word]:
+    """Return a zeroed array that starts at a cache line."""
+    count = int(np.prod(shape)) * np.dtype(kind).itemsize
+    raw = np.zeros(count + ALIGNMENT, dtype=np.uint8)
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + count].view(kind).reshape(shape)
