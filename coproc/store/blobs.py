@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES: Final = 4 * 2**20
 """Size of a stored piece of a key."""
-STATEMENT_BYTES: Final = 32 * 2**20
-"""Roughly how much data one statement carries."""
+STATEMENT_BYTES: Final = 2**20
+"""Roughly how much data one statement carries: little enough for the server not to spill it to disk."""
 CLEANUP_SECONDS: Final = 5.0
 ABANDONED_AFTER: Final = "1 day"
 """Age at which the chunks of an upload that never ended are dropped."""
@@ -150,9 +150,9 @@ async def add_ciphertexts(connection: TrioConnection, items: Collection[StoredCi
         cursor = await connection.execute(
             "insert into ciphertexts (handle, key_id, data, clear, is_allowed)"
             " select handle, key_id, data, clear::numeric, is_allowed"
-            " from unnest(%s::bytea[], %s::bytea[], %s::bytea[], %s::text[], %s::boolean[])"
+            " from unnest(%b::bytea[], %b::bytea[], %b::bytea[], %s::text[], %s::boolean[])"
             " as item (handle, key_id, data, clear, is_allowed)"
-            " order by handle on conflict do nothing returning handle",
+            " on conflict do nothing returning handle",
             [
                 [item.handle for item in portion],
                 [item.key_id for item in portion],
@@ -174,7 +174,7 @@ async def check_same(connection: TrioConnection, items: Collection[StoredCiphert
     """
     for portion in _portions(items):
         cursor = await connection.execute(
-            "select handle from unnest(%s::bytea[], %s::bytea[], %s::bytea[]) as item (handle, key_id, data)"
+            "select handle from unnest(%b::bytea[], %b::bytea[], %b::bytea[]) as item (handle, key_id, data)"
             " join ciphertexts stored using (handle)"
             " where stored.key_id <> item.key_id or stored.data <> item.data limit 1",
             [

@@ -28,20 +28,22 @@ CHANNEL: Final = "coproc_wakeups"
 _LIVE: Final = (
     "{0}.failure_rule is null and not exists (select from ciphertexts stored where stored.handle = {0}.output)"
 )
+# Scalar subqueries, not "exists": those the planner may turn into a hash of the whole table.
 _SETTLE: Final = f"""
-    update work_groups set state = case
-        when exists (
-            select from computations c join computation_inputs i on i.output = c.output
-            where c.group_id = work_groups.group_id and {_LIVE.format("c")}
+    update work_groups w set state = case
+        when (
+            select true from computations c join computation_inputs i on i.output = c.output
+            where c.group_id = w.group_id and {_LIVE.format("c")}
               and not exists (select from ciphertexts x where x.handle = i.input)
               and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
+            limit 1
         ) then {State.WAITING:d}
-        when exists (
-            select from computations c
-            where c.group_id = work_groups.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")}
+        when (
+            select true from computations c
+            where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
         ) then {State.READY:d}
-        when exists (
-            select from computations c where c.group_id = work_groups.group_id and c.failure_rule is null
+        when (
+            select true from computations c where c.group_id = w.group_id and c.failure_rule is null limit 1
         ) then {State.COMPLETED:d}
         else {State.FAILED:d} end
     where group_id = any(%s) and state <> {State.COMPUTING:d}
@@ -76,8 +78,8 @@ _ANNOUNCE: Final = """
            t.transaction_id, t.output
     from transaction_outputs t
     join computations c on c.output = t.output
-    where t.output = any(%s) and c.is_allowed
-      and (c.failure_rule is not null or exists (select from ciphertexts x where x.handle = c.output))
+    left join ciphertexts x on x.handle = c.output
+    where t.output = any(%s) and c.is_allowed and (c.failure_rule is not null or x.handle is not null)
       and not exists (select from results r where r.transaction_id = t.transaction_id and r.output = t.output)
 """
 _NEED: Final = """

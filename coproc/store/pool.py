@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 DEFAULT_SIZE: Final = 8
+SESSION: Final = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off"
+"""Every statement of ours goes by an index. Without this, a plan made while the tables were small may be kept while
+they grow, and scan all of them."""
 ACQUIRE_SECONDS: Final = 30.0
 """How long a task may wait for a free connection."""
 CLOSE_SECONDS: Final = 5.0
@@ -112,7 +115,13 @@ class Pool:
             if connection.is_reusable:
                 return connection
             await connection.close()
-        return await TrioConnection.connect(self.conninfo, autocommit=True)
+        connection = await TrioConnection.connect(self.conninfo, autocommit=True)
+        try:
+            await connection.execute(SESSION)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def _give_back(self, connection: TrioConnection) -> None:
         if connection.is_reusable and not self._is_closing:

@@ -356,7 +356,7 @@ async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) ->
     """Status of computations, in one snapshot."""
     cursor = await connection.execute(
         """
-        select c.output, w.state, exists (select from ciphertexts x where x.handle = c.output), c.is_allowed,
+        select c.output, w.state, stored.handle is not null, c.is_allowed,
                w.attempts, c.failure_rule, c.failure_message, c.failure_cause,
                case when w.state = 0 and c.failure_rule is null then array(
                    select distinct i.input
@@ -367,6 +367,7 @@ async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) ->
                      and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
                ) end
         from computations c join work_groups w on w.group_id = c.group_id
+        left join ciphertexts stored on stored.handle = c.output
         where c.output = any(%s)
         """,
         [list(outputs)],
