@@ -82,7 +82,8 @@ class Reader:
         start = self.position
         count = self.u64(name)
         if count * size > self.end - self.position:
-            raise WireError(name, f"expected at most {self.end - self.position} bytes of elements, got {count}", start)
+            left = self.end - self.position
+            raise WireError(name, f"expected {count} elements of at least {size} bytes, got {left} bytes", start)
         return count
 
     def byte(self, name: str) -> int:

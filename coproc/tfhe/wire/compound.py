@@ -22,18 +22,19 @@ class Sequence(Codec):
 
     minimum_size = 8
 
-    def __init__(self, element: Codec) -> None:
+    def __init__(self, element: Codec, name: str) -> None:
         self.element = element
+        self.name = name
 
     def decode(self, reader: Reader) -> tuple[object, ...]:
         decode = self.element.decode
         # A type that takes no bytes would make the count unbounded; no TFHE-rs vector has such elements.
-        count = reader.count(max(1, self.element.minimum_size), "vector")
+        count = reader.count(max(1, self.element.minimum_size), self.name)
         return tuple([decode(reader) for _ in range(count)])
 
     def encode(self, writer: Writer, value: object) -> None:
         if not isinstance(value, tuple):
-            raise WireError("vector", f"expected a tuple, got {type(value).__name__}")
+            raise WireError(self.name, f"expected a tuple, got {type(value).__name__}")
         elements = cast("tuple[object, ...]", value)
         writer.u64(len(elements))
         for element in elements:

@@ -221,8 +221,16 @@ def _option(hint: object, bindings: Bindings) -> Codec:
 
 def _tuple(arguments: tuple[object, ...], bindings: Bindings) -> Codec:
     if len(arguments) == 2 and arguments[1] is ...:
-        return Sequence(codec_of(arguments[0], bindings))
+        return Sequence(codec_of(arguments[0], bindings), f"vector of {_name_of(arguments[0])}")
     return FixedTuple(tuple(codec_of(argument, bindings) for argument in arguments))
+
+
+def _name_of(hint: object) -> str:
+    """Name the elements of a vector for errors."""
+    for item in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+        if isinstance(item, OneOf | Newtype):
+            return item.name
+    return getattr(hint, "__name__", "tuples")
 
 
 def _class(hint: object, bindings: Bindings) -> Codec:
