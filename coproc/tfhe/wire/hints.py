@@ -30,6 +30,7 @@ from typing import (
     Annotated,
     Any,
     Final,
+    Generic,
     TypeVar,
     Union,
     cast,
@@ -120,7 +121,8 @@ def struct(version: int | None) -> Callable[[type[T]], type[T]]:
     """Declare a Rust struct (or the fields of an enum variant, ``version`` None) as a frozen dataclass with slots."""
 
     def declare(cls: type[T]) -> type[T]:
-        made = dataclass(frozen=True, slots=True, eq=False)(cls)
+        # Before 3.12, calling a generic alias of a frozen class with slots, C[X](...), raises TypeError.
+        made = dataclass(frozen=True, slots=not issubclass(cls, Generic), eq=False)(cls)
         setattr(made, _VERSION, version)
         return made
 
