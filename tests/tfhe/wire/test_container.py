@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 
 from coproc.errors import InvalidInput
 from coproc.tfhe.wire import Release, WireError, read_name, read_object, write_object
-from coproc.tfhe.wire.ciphertexts import Block, CompressedFheBool, FheBool, FheInt, FheUint, SeededBlock
+from coproc.tfhe.wire.ciphertexts import (
+    Block,
+    BooleanKind,
+    CompressedFheBool,
+    FheBool,
+    FheInt,
+    FheUint,
+    ProvenCompactCiphertextList,
+    SeededBlock,
+)
 from coproc.tfhe.wire.compound import Absent, Converted, MultiVersioned, Struct, Variants
 from coproc.tfhe.wire.container import OBJECTS
 from coproc.tfhe.wire.core import NATIVE_MODULUS, CiphertextModulus, LweCiphertext, PBSOrder
@@ -20,6 +30,7 @@ from coproc.tfhe.wire.keys import (
     IntegerCompressedServerKey,
     LegacyReRandomizationKey,
 )
+from coproc.tfhe.wire.proofs import HashConfig, ProofV2
 from tests.tfhe.wire.examples import example
 
 
@@ -224,3 +235,15 @@ def test_client_keys_of_all_layouts_are_read() -> None:
         tags.add(data[offset])
         read_object(data, ClientKey)
     assert tags == {6, 8}
+
+
+def test_a_proven_list_of_node_tfhe_survives() -> None:
+    """One boolean with its proof, made by node-tfhe 1.5.4; the proof takes a minute to make, hence the file."""
+    data = (Path(__file__).parent / "data" / "proven_list_1_5_4.safe").read_bytes()
+    value = read_object(data, ProvenCompactCiphertextList)
+    assert [type(kind) for kind in value.inner.info] == [BooleanKind]
+    ((blocks, proof),) = value.inner.ct_list.proved_lists
+    assert blocks.ct_list.lwe_size == 2049
+    assert isinstance(proof, ProofV2)
+    assert proof.hash_config is HashConfig.V0_8_0
+    assert write_object(value) == data
