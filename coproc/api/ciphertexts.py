@@ -6,11 +6,11 @@ takes milliseconds, so that callers run it on a thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from coproc.errors import InvalidInput
 from coproc.program.types import FheType, handle_type
-from coproc.tfhe.ciphertext import read_ciphertext, trivial_blocks, write_ciphertext
+from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, trivial_blocks, write_ciphertext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _WORD_BYTES: Final = 8
 
 
-def kind_of(fhe_type: FheType) -> Literal["bool", "uint", "int"]:
-    """Name the TFHE-rs family of a type: FheBool, FheUint or FheInt."""
+def kind_of(fhe_type: FheType) -> CiphertextKind:
+    """Return the TFHE-rs family of a type: FheBool, FheUint or FheInt."""
     if fhe_type is FheType.BOOL:
-        return "bool"
-    return "int" if fhe_type.is_signed else "uint"
+        return CiphertextKind.BOOL
+    return CiphertextKind.INT if fhe_type.is_signed else CiphertextKind.UINT
 
 
 def check_ciphertexts(uploads: Sequence[Upload], facts: KeyFacts) -> None:
