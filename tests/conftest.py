@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+from tests.fixtures.clock import pytest_collection_modifyitems
 from tests.fixtures.database import (
     database_url,
     empty_database_url,
@@ -9,4 +10,12 @@ from tests.fixtures.database import (
     store_url,
 )
 
-__all__ = ["database_url", "empty_database_url", "migrated_template", "postgres_url", "store", "store_url"]
+__all__ = [
+    "database_url",
+    "empty_database_url",
+    "migrated_template",
+    "postgres_url",
+    "pytest_collection_modifyitems",
+    "store",
+    "store_url",
+]
