@@ -1,0 +1,259 @@
+"""Configuration of a service: arguments first, then ``COPROC_...`` variables, then defaults.
+
+Decides names, defaults and bounds of everything an operator can set, and says what is wrong with a value in one line.
+It must not know who uses a setting. ``Addresses`` is the other direction: where a started service can be reached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from coproc.api.limits import Limits
+from coproc.errors import FatalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "memory://")
+PREFIX: Final = "COPROC_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+ExecutorName = Literal["auto", "cpu", "gpu", "reference", "concrete"]
+StrategyName = Literal["auto", "throughput", "latency"]
+ShiftSemantics = Literal["modulo", "zero"]
+LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class InvalidConfiguration(FatalError):
+    """A setting breaks a rule: names the setting (and its variable) and the rule."""
+
+    rule = "INVALID_CONFIGURATION"
+
+
+def default_data_directory() -> Path:
+    """Choose where the embedded database lives.
+
+    For root that is not its home: Postgres refuses to run as root, and the account it runs as cannot enter there.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/coproc")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "coproc"
+
+
+class Config(BaseSettings):
+    """All settings of one service, frozen. Ports of 0 mean any free port.
+
+    ``Config(grpc_port=0)`` overrides the variable ``COPROC_GRPC_PORT``, which overrides the default. Limits are set as
+    ``COPROC_LIMITS__MAX_CONNECTIONS``. Raises InvalidConfiguration.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    database_url: str | None = Field(default=None, repr=False)
+    """``postgresql://...`` or ``memory://``; None runs an embedded Postgres in ``data_directory``."""
+    data_directory: Path = Field(default_factory=default_data_directory)
+    pool_size: int = Field(default=8, ge=2, le=1000)
+    """The most database connections for statements (one more listens for wake-ups)."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    grpc_port: Port = 50051
+    results_port: Port = 50052
+    health_port: Port = 50053
+    reuse_port: bool = False
+    """Let the next process listen while this one drains (same machine only)."""
+    addresses_file: Path | None = None
+    """Written once everything is ready: where the service listens, as ``Addresses`` in JSON."""
+    tokens_file: Path | None = None
+    """Bearer tokens of callers, one a line; without the file everybody is served."""
+    tls_certificate: Path | None = None
+    """PEM chain of the server, for gRPC and the results websocket. With ``tls_key`` or not at all."""
+    tls_key: Path | None = None
+
+    executor: ExecutorName = "auto"
+    """``auto``: the GPU where there is one, else the cores of this machine."""
+    threads: int = Field(default=0, ge=0, le=4096)
+    """Worker threads of the executor; 0: one for every core that this process may use."""
+    strategy: StrategyName = "auto"
+    batch_window_seconds: float = Field(default=0.005, ge=0, le=10)
+    """How long work may wait for more work to share a batch with."""
+    maximum_batch: int = Field(default=64, ge=1, le=10_000)
+    """The most groups of computations merged into one job."""
+    lease_seconds: float = Field(default=30.0, ge=1, le=3600)
+    """How long claimed work stays with a worker that gives no sign of life."""
+    attempts: int = Field(default=3, ge=1, le=100)
+    """How often a group is tried before its computations fail."""
+    drain_seconds: float = Field(default=30.0, ge=0, le=3600)
+    """How long work in flight may take to finish after the stop signal."""
+    key_cache: int = Field(default=2, ge=1, le=1000)
+    """Evaluation keys kept in memory; a real one takes 120 MB."""
+    allow_insecure_parameters: bool = False
+    """Accept keys without a published security level: for tests alone."""
+    shift_semantics: ShiftSemantics = "modulo"
+    """What a shift by at least the width gives: ``modulo`` as TFHE-rs up to 1.7, ``zero`` as from 1.8."""
+    limits: Limits = Field(default_factory=Limits)
+
+    log_format: LogFormat = "auto"
+    """``auto``: for people on a terminal, JSON otherwise."""
+    log_level: LogLevel = "info"
+
+    def __init__(self, **values: object) -> None:
+        try:
+            super().__init__(**values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - checked there
+        except ValidationError as error:
+            faults = "; ".join(
+                _describe(fault["loc"], fault["msg"]) for fault in error.errors(include_url=False, include_input=False)
+            )
+            raise InvalidConfiguration(faults) from None  # the cause would show values
+        except SettingsError as error:
+            raise InvalidConfiguration(f"variables: {error}") from None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Config:
+        """Make a configuration from command-line options, in which None means not given."""
+        return cls(**{name: value for name, value in options.items() if value is not None})
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(DATABASE_SCHEMES):
+            raise ValueError(f"must start with {' or '.join(DATABASE_SCHEMES)}")
+        return url
+
+    @field_validator("limits")
+    @classmethod
+    def _check_limits(cls, limits: Limits) -> Limits:
+        for field in fields(limits):
+            if getattr(limits, field.name) <= 0:
+                raise ValueError(f"{field.name} must be positive")
+        return limits
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Config:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key must be given together")
+        chosen = [port for port in (self.grpc_port, self.results_port, self.health_port) if port]
+        if len(set(chosen)) != len(chosen):
+            raise ValueError("grpc_port, results_port and health_port must differ")
+        return self
+
+    def read_tokens(self) -> frozenset[str]:
+        """Read the bearer tokens: lines of ``tokens_file``, without empty ones and those that start with ``#``.
+
+        Raises:
+            InvalidConfiguration: the file cannot be read or has no token (which would admit everybody).
+        """
+        if self.tokens_file is None:
+            return frozenset()
+        try:
+            lines = [line.strip() for line in self.tokens_file.read_text("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfiguration(f"tokens_file: cannot be read: {_reason(error)}") from error
+        tokens = frozenset(line for line in lines if line and not line.startswith("#"))
+        if not tokens:
+            raise InvalidConfiguration("tokens_file: must hold at least one token")
+        return tokens
+
+    def server_tls(self, *protocols: str) -> ssl.SSLContext | None:
+        """Make the TLS context of a server, None without TLS.
+
+        Args:
+            protocols: what to offer by ALPN; gRPC needs ``h2``.
+
+        Raises:
+            InvalidConfiguration: the files cannot be read or do not fit each other.
+        """
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.tls_certificate, self.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidConfiguration(f"tls_certificate, tls_key: cannot be used: {_reason(error)}") from error
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        return context
+
+
+def _describe(location: tuple[int | str, ...], message: str) -> str:
+    """Say which setting breaks which rule; pydantic's wording, without its decoration."""
+    rule = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    rule = rule[:1].lower() + rule[1:]
+    if not location:
+        return rule
+    name = ".".join(str(part) for part in location)
+    variable = PREFIX + "__".join(str(part) for part in location).upper()
+    return f"{name} ({variable}): {rule}"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a service can be reached, for programs on the same machine."""
+
+    grpc: str
+    """``host:port``."""
+    results: str
+    """``ws://host:port/`` or ``wss://...``."""
+    health: str
+    """``http://host:port``."""
+
+    @classmethod
+    def of(cls, host: str, *, grpc: int, results: int, health: int, tls: bool = False) -> Addresses:
+        """Make addresses of ports; a host that means every interface becomes the loopback one."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return cls(f"{host}:{grpc}", f"{'wss' if tls else 'ws'}://{host}:{results}/", f"http://{host}:{health}")
+
+    @property
+    def grpc_target(self) -> tuple[str, int]:
+        """Host and port of gRPC."""
+        host, _, port = self.grpc.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def write(self, path: Path) -> None:
+        """Write JSON whole or not at all: a reader never sees half of it.
+
+        Raises:
+            FatalError: the file cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise InvalidConfiguration(f"addresses_file: cannot be written: {_reason(error)}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Addresses:
+        """Read what ``write`` wrote.
+
+        Raises:
+            InvalidConfiguration: there is no such file, or it holds something else.
+        """
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            return cls(**{field.name: str(found[field.name]) for field in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidConfiguration(f"addresses_file: cannot be used: {error}") from error

@@ -1,0 +1,139 @@
+"""Settings: who wins, what is refused and in which words; addresses survive a file."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+
+from coproc.config import Addresses, Config, InvalidConfiguration, default_data_directory
+from coproc.errors import FatalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Config.model_fields:
+        monkeypatch.delenv(f"COPROC_{name.upper()}", raising=False)
+
+
+def test_arguments_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPROC_GRPC_PORT", "7001")
+    monkeypatch.setenv("COPROC_HEALTH_PORT", "7003")
+    config = Config(grpc_port=7000)
+    assert (config.grpc_port, config.results_port, config.health_port) == (7000, 50052, 7003)
+    assert Config.from_options({"grpc_port": None, "health_port": 0}).grpc_port == 7001
+
+
+def test_a_limit_can_be_set_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPROC_LIMITS__MAX_CONNECTIONS", "7")
+    limits = Config().limits
+    assert (limits.max_connections, limits.max_calls) == (7, 512)
+
+
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPROC_DATABASE_URL", "")
+    assert Config().database_url is None
+
+
+def test_nothing_can_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Config().grpc_port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grpc_port": 70000}, r"grpc_port \(COPROC_GRPC_PORT\): .*less than or equal to 65535"),
+        ({"grpc_port": "many"}, r"grpc_port \(COPROC_GRPC_PORT\): .*integer"),
+        ({"executor": "abacus"}, r"executor .*'auto', 'cpu', 'gpu', 'reference' or 'concrete'"),
+        ({"database_url": "mysql://secret"}, r"database_url .*must start with postgresql://"),
+        ({"lease_seconds": 0}, "lease_seconds .*greater than or equal to 1"),
+        ({"tls_key": "key.pem"}, "tls_certificate and tls_key must be given together"),
+        ({"grpc_port": 5, "results_port": 5}, "must differ"),
+        ({"limits": {"max_calls": 0}}, "limits .*max_calls must be positive"),
+        ({"colour": "blue"}, r"colour \(COPROC_COLOUR\): "),
+    ],
+)
+def test_a_refusal_names_the_setting_and_the_rule(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=message) as caught:
+        Config(**values)
+    assert isinstance(caught.value, FatalError)
+    assert "secret" not in str(caught.value)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"grpc_port.*; .*threads"):
+        Config(grpc_port=-1, threads=-1)
+
+
+def test_a_broken_variable_is_refused_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPROC_LIMITS", "{")
+    with pytest.raises(InvalidConfiguration, match="limits"):
+        Config()
+
+
+def test_the_password_of_the_database_is_not_shown() -> None:
+    assert "secret" not in repr(Config(database_url="postgresql://user:secret@host/db"))
+
+
+def test_the_data_directory_follows_the_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert default_data_directory() == tmp_path / "coproc"
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert tmp_path not in default_data_directory().parents
+
+
+def test_tokens_are_lines(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    assert Config().read_tokens() == frozenset()
+    with pytest.raises(InvalidConfiguration, match="tokens_file: cannot be read"):
+        Config(tokens_file=file).read_tokens()
+    file.write_text("# staff\none\n\n  two \n")
+    assert Config(tokens_file=file).read_tokens() == {"one", "two"}
+    file.write_text("# nobody yet\n")
+    with pytest.raises(InvalidConfiguration, match="at least one token"):
+        Config(tokens_file=file).read_tokens()
+
+
+def test_unusable_certificates_are_refused(tmp_path: Path) -> None:
+    assert Config().server_tls("h2") is None
+    file = tmp_path / "pem"
+    with pytest.raises(InvalidConfiguration, match="cannot be used: No such file"):
+        Config(tls_certificate=file, tls_key=file).server_tls("h2")
+    file.write_text("no pem")
+    with pytest.raises(InvalidConfiguration, match="tls_certificate, tls_key: cannot be used"):
+        Config(tls_certificate=file, tls_key=file).server_tls("h2")
+
+
+def test_addresses_survive_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "addresses.json"
+    addresses = Addresses.of("0.0.0.0", grpc=1, results=2, health=3)  # noqa: S104 - not bound
+    assert addresses == Addresses("127.0.0.1:1", "ws://127.0.0.1:2/", "http://127.0.0.1:3")
+    addresses.write(file)
+    assert Addresses.read(file) == addresses
+    assert [path.name for path in tmp_path.iterdir()] == ["addresses.json"]
+
+
+def test_addresses_of_six_colons() -> None:
+    addresses = Addresses.of("::", grpc=1, results=2, health=3, tls=True)
+    assert addresses.results == "wss://[::1]:2/"
+    assert addresses.grpc_target == ("::1", 1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", json.dumps({"grpc": "x"})])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "addresses.json"
+    file.write_text(content)
+    with pytest.raises(InvalidConfiguration, match="addresses_file"):
+        Addresses.read(file)
+
+
+def test_addresses_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match="addresses_file: cannot be written"):
+        Addresses.of("::1", grpc=1, results=2, health=3).write(tmp_path / "nowhere" / "file")
