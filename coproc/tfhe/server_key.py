@@ -15,15 +15,15 @@ from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2, ClassicParameters, Modulus
 from coproc.tfhe.seeded import expand
 from coproc.tfhe.wire import WireError, read_object
 from coproc.tfhe.wire.core import EncryptionKeyChoice, PBSOrder
-from coproc.tfhe.wire.keys import CompressedClassicBootstrapKey, CompressedServerKey, CompressedStandardServerKey
 from coproc.tfhe.wire.parameters import CenteredMeanModulusSwitch, StandardModulusSwitch
+from coproc.tfhe.wire.server_keys import CompressedClassicBootstrapKey, CompressedServerKey, CompressedStandardServerKey
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from coproc.tfhe.wire.core import CiphertextModulus, SeededGgswCiphertextList, SeededLweKeyswitchKey
-    from coproc.tfhe.wire.keys import BlockCompressedKeySwitchingKey
+    from coproc.tfhe.wire.server_keys import BlockCompressedKeySwitchingKey
 
 _NAMES: Final = {V1_5_2_2: "V1_5_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128"}
 _KNOWN: Final = (V1_5_2_2, TOY_2_2)

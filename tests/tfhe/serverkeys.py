@@ -18,7 +18,8 @@ from coproc.tfhe.wire.core import (
     SeededLweKeyswitchKey,
     TableIndex,
 )
-from coproc.tfhe.wire.keys import (
+from coproc.tfhe.wire.parameters import CenteredMeanModulusSwitch, StandardModulusSwitch, StandardPattern
+from coproc.tfhe.wire.server_keys import (
     BlockCompressedKeySwitchingKey,
     BlockCompressedServerKey,
     CompressedClassicBootstrapKey,
@@ -26,7 +27,6 @@ from coproc.tfhe.wire.keys import (
     CompressedStandardServerKey,
     IntegerCompressedServerKey,
 )
-from coproc.tfhe.wire.parameters import CenteredMeanModulusSwitch, StandardModulusSwitch, StandardPattern
 
 LEGACY_START = TableIndex(0, 1)
 

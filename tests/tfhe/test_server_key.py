@@ -14,7 +14,7 @@ from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2, ModulusSwitch
 from coproc.tfhe.server_key import load_casting_key, load_server_key, parameters_name, read_server_key_facts
 from coproc.tfhe.wire import Release, WireError, write_object
 from coproc.tfhe.wire.core import CiphertextModulus, EncryptionKeyChoice, PBSOrder, SeededLweMultiBitBootstrapKey
-from coproc.tfhe.wire.keys import (
+from coproc.tfhe.wire.server_keys import (
     CompressedClassicBootstrapKey,
     CompressedKeySwitch32ServerKey,
     CompressedMultiBitBootstrapKey,

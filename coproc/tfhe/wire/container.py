@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from coproc.tfhe.wire import ciphertexts, keys
+from coproc.tfhe.wire import ciphertexts, keys, server_keys
 from coproc.tfhe.wire.codec import ByteString, Reader, Release, Writer
 from coproc.tfhe.wire.errors import WireError
 from coproc.tfhe.wire.hints import codec_of
@@ -29,7 +29,7 @@ OBJECTS: Final[dict[str, type[object]]] = {
         keys.ClientKey,
         keys.CompactPublicKey,
         keys.CompressedCompactPublicKey,
-        keys.CompressedServerKey,
+        server_keys.CompressedServerKey,
         ciphertexts.CompactCiphertextList,
         ciphertexts.CompressedCiphertextList,
         ciphertexts.CompressedFheBool,

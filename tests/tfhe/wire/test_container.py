@@ -24,13 +24,9 @@ from coproc.tfhe.wire.compound import Absent, Converted, MultiVersioned, Struct,
 from coproc.tfhe.wire.container import OBJECTS
 from coproc.tfhe.wire.core import NATIVE_MODULUS, CiphertextModulus, LweCiphertext, PBSOrder
 from coproc.tfhe.wire.hints import codec_of
-from coproc.tfhe.wire.keys import (
-    ClientKey,
-    CompressedServerKey,
-    IntegerCompressedServerKey,
-    LegacyReRandomizationKey,
-)
+from coproc.tfhe.wire.keys import ClientKey
 from coproc.tfhe.wire.proofs import HashConfig, ProofV2
+from coproc.tfhe.wire.server_keys import CompressedServerKey, IntegerCompressedServerKey, LegacyReRandomizationKey
 from tests.tfhe.wire.examples import example
 
 
