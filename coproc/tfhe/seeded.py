@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from coproc.tfhe.wire.core import AesCtrParams
 
-_CHUNK_WORDS: Final = 1 << 22  # 32 MiB of masks at a time, so that a key is not in memory twice
+_CHUNK_WORDS: Final = 1 << 17  # 1 MiB of masks at a time: stays in the cache, and a key is not in memory twice
 
 
 def expand(seed: AesCtrParams, bodies: NDArray[np.uint64], mask_size: int) -> NDArray[np.uint64]:
