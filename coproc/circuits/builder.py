@@ -7,8 +7,8 @@ operation: families of operations are written on top of it, in modules of their 
 modulus switch the failure probability stays below 2^-128 while the sum of squared coefficients is at most 40. Outputs
 of one bootstrap share their noise: their coefficients are added up before squaring.
 
-**Range.** The padding bit makes 32 positions. A function of at most 16 consecutive values is always a table; of up to 32
-values it is one if ``f(x) + f(x+16)`` is the same for all ``x`` modulo 32, since blind rotation is negacyclic.
+**Range.** The padding bit makes 32 positions. A function of at most 16 consecutive values is always a table; of up to
+32 values it is one if ``f(x) + f(x+16)`` is the same modulo 32 for all ``x``: blind rotation is negacyclic.
 """
 
 from __future__ import annotations
