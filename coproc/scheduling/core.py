@@ -1,0 +1,310 @@
+"""The scheduler's decisions as one pure function: ``step(state, event, now) -> (state, actions)``.
+
+Decides what to claim, what to compute together and in which order, when to renew leases, whose fault a failure is and
+how a drain goes. It must not know stores, executors, tasks nor clocks.
+
+The rules:
+
+- *Batches.* The first group to arrive waits ``window`` seconds for company; while all job slots are taken, more comes.
+- *Order.* The tenant that was served least comes first (start-time fair queueing, Goyal et al. 1996); within a tenant
+  the longest critical path, so that the batch ends as early as it can; after ``patience`` seconds the oldest.
+- *Blame.* A batch that fails for good is tried again group by group: only the one at fault fails. A group that was
+  under lease when a worker ended runs with nothing else held: if it ends this worker too, nothing else is charged.
+- *Patience.* Failures that may pass are retried here with full jitter, under the same lease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coproc.errors import RecoverableError
+from coproc.scheduling.model import (
+    ATTEMPTS_EXHAUSTED,
+    NEVER,
+    Cancel,
+    Claim,
+    Claimed,
+    ClaimFailed,
+    Computed,
+    Drain,
+    Fail,
+    HandBack,
+    Held,
+    JobFailed,
+    Release,
+    Renew,
+    Renewed,
+    RenewFailed,
+    Settled,
+    Start,
+    State,
+    Tick,
+    WorkWaiting,
+)
+from coproc.store.base import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from coproc.scheduling.model import Action, Event
+
+
+def step(state: State, event: Event, now: float, chance: float = 0.5) -> tuple[State, tuple[Action, ...]]:
+    """Take in one event.
+
+    Args:
+        state: the state before.
+        event: what happened.
+        now: the time.
+        chance: uniform in ``[0, 1)``, for jitter.
+
+    Returns:
+        The state after, and what to do, in order.
+    """
+    state, reaction = _react(state, event, now, chance)
+    state, follow_up = _advance(state, now)
+    return state, (*reaction, *follow_up)
+
+
+def next_time(state: State) -> float:
+    """When the core wants a ``Tick`` at the latest; infinite if only an event can change anything."""
+    times = [state.renew_due if state.held and not state.renewing else NEVER]
+    if _room(state):
+        times.append(state.claim_due)
+    if len(state.jobs) < state.policy.jobs and not _must_wait_for_suspect(state):
+        times += [held.ready_at + state.policy.window for held in state.held.values() if held.is_waiting]
+    return min(times)
+
+
+# ------------------------------------------------------------------------------------------- reactions
+
+
+def _react(  # noqa: C901, PLR0911 - one case an event
+    state: State, event: Event, now: float, chance: float
+) -> tuple[State, tuple[Action, ...]]:
+    match event:
+        case Tick():
+            return state, ()
+        case WorkWaiting():
+            return replace(state, claim_due=min(state.claim_due, now)) if not state.claim_failures else state, ()
+        case Claimed():
+            return _take(state, event, now)
+        case ClaimFailed():
+            wait = state.policy.backoff.delay(state.claim_failures, chance)
+            failures = state.claim_failures + 1
+            return replace(state, claiming=False, claim_failures=failures, claim_due=now + wait), ()
+        case Renewed():
+            return _renewed(state, event.asked - event.held, now)
+        case RenewFailed():
+            return replace(state, renewing=False, renew_due=now + state.policy.renew_seconds / 4), ()
+        case Computed():
+            groups = {number: replace(held, job=None, settling=True) for number, held in _members(state, event.job)}
+            return state.with_held(groups), ()
+        case JobFailed():
+            return _job_failed(state, event, now, chance)
+        case Settled():
+            return _drop(state, [event.group_id]), ()
+        case Drain():
+            return _give_back(replace(state, draining=True), [n for n, held in state.held.items() if held.is_waiting])
+        case HandBack():
+            jobs = tuple(Cancel(job) for job in sorted(state.jobs))
+            left = [number for number, held in state.held.items() if not held.settling]
+            state, released = _give_back(replace(state, draining=True), left)
+            return state, (*jobs, *released)
+
+
+def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action, ...]]:
+    """Take over what was claimed; more is claimed at once unless there was no more."""
+    policy = state.policy
+    came = bool(event.groups)
+    state = replace(
+        state,
+        claiming=False,
+        claim_failures=0,
+        claim_due=now if came else max(now, state.claim_due) + policy.poll_seconds,
+    )
+    if state.draining:
+        return state, (Release(frozenset(candidate.work.group_id for candidate in event.groups)),) if came else ()
+    if came and not state.held:
+        state = replace(state, renew_due=now + policy.renew_seconds)
+    taken: dict[int, Held | None] = {}
+    failed: list[Action] = []
+    served = dict(state.served)
+    for candidate in event.groups:
+        work = candidate.work
+        held = Held(candidate, since=now, ready_at=now, tries=work.attempts)
+        if work.attempts >= policy.attempts:
+            text = f"tried {work.attempts} times, and each time the worker ended or lost its lease"
+            failed.append(Fail(work, Failure(ATTEMPTS_EXHAUSTED, text)))
+            held = replace(held, settling=True)
+        taken[work.group_id] = held
+        served[candidate.tenant] = max(served.get(candidate.tenant, 0.0), state.virtual_time)
+    if came:
+        suspects = [held for held in taken.values() if held is not None and held.is_suspect and held.is_waiting]
+        state = replace(state, careful=bool(suspects), served=served)
+    return state.with_held(taken), tuple(failed)
+
+
+def _renewed(state: State, lost: frozenset[int], now: float) -> tuple[State, tuple[Action, ...]]:
+    """Forget groups that another worker took over; a job without any group left is not worth its time."""
+    before = state.jobs
+    state = replace(state, renewing=False, renew_due=now + state.policy.renew_seconds)
+    state = _drop(state, [number for number in lost if number in state.held and not state.held[number].settling])
+    return state, tuple(Cancel(job) for job in sorted(before - state.jobs))
+
+
+def _job_failed(state: State, event: JobFailed, now: float, chance: float) -> tuple[State, tuple[Action, ...]]:
+    members = _members(state, event.job)
+    changed: dict[int, Held | None] = {}
+    failed: list[Action] = []
+    passes = isinstance(event.error, RecoverableError)
+    for number, held in members:
+        work = held.candidate.work
+        if not passes and len(members) > 1:
+            changed[number] = replace(held, job=None, alone=True, ready_at=now)
+            continue
+        tries = held.tries + int(event.counts)
+        if passes and tries < state.policy.attempts:
+            wait = state.policy.backoff.delay(held.waits, chance)
+            changed[number] = replace(held, job=None, tries=tries, waits=held.waits + 1, ready_at=now + wait)
+            continue
+        rule = ATTEMPTS_EXHAUSTED if passes else event.error.rule
+        text = f"tried {tries} times; the last time: {event.error.message}" if passes else event.error.message
+        failed.append(Fail(work, Failure(rule, text)))
+        changed[number] = replace(held, job=None, settling=True)
+    state = state.with_held(changed)
+    if not state.draining:
+        return state, tuple(failed)
+    state, released = _give_back(state, [number for number, _ in members if state.held[number].is_waiting])
+    return state, (*failed, *released)
+
+
+# ------------------------------------------------------------------------------------------- follow-up
+
+
+def _advance(state: State, now: float) -> tuple[State, tuple[Action, ...]]:
+    """Do what has become possible or due."""
+    actions: list[Action] = []
+    if not state.draining:
+        state, started = _start_jobs(state, now)
+        actions += started
+        room = _room(state)
+        if room and state.claim_due <= now:
+            state = replace(state, claiming=True, claim_due=now + state.policy.poll_seconds)
+            actions.append(Claim(room))
+    if state.held and not state.renewing and state.renew_due <= now:
+        state = replace(state, renewing=True)
+        actions.append(Renew(frozenset(state.held)))
+    return state, tuple(actions)
+
+
+def _room(state: State) -> int:
+    """How many groups may be claimed now."""
+    if state.draining or state.claiming:
+        return 0
+    if state.careful:
+        return int(not state.held)
+    return max(0, state.policy.capacity - len(state.held))
+
+
+def _must_wait_for_suspect(state: State) -> bool:
+    """Whether a suspect waits until, or computes while, nothing else does."""
+    suspects = [held for held in state.held.values() if held.is_suspect and not held.settling]
+    return bool(suspects) and any(not held.is_waiting for held in state.held.values())
+
+
+def _start_jobs(state: State, now: float) -> tuple[State, list[Action]]:
+    actions: list[Action] = []
+    if _must_wait_for_suspect(state):
+        if any(held.is_suspect and held.job is not None for held in state.held.values()):
+            state, released = _give_back(state, [number for number, held in state.held.items() if held.is_waiting])
+            actions += released
+        return state, actions
+    suspect = next((held for held in state.held.values() if held.is_suspect and held.is_waiting), None)
+    if suspect is not None:
+        state, released = _give_back(state, [n for n in state.held if n != suspect.candidate.work.group_id])
+        actions += released
+    while len(state.jobs) < state.policy.jobs:
+        ready = [held for held in state.held.values() if held.is_waiting and held.ready_at <= now]
+        if not ready or not _is_ripe(state, ready, now):
+            break
+        chosen, served, virtual_time = choose_batch(state, ready, now)
+        job = state.next_job
+        changed = {held.candidate.work.group_id: replace(held, job=job) for held in chosen}
+        state = replace(state, next_job=job + 1, served=served, virtual_time=virtual_time).with_held(changed)
+        actions.append(Start(job, tuple(held.candidate.work for held in chosen)))
+    return state, actions
+
+
+def _is_ripe(state: State, ready: Sequence[Held], now: float) -> bool:
+    """Whether a batch is worth starting, or has waited long enough."""
+    policy = state.policy
+    waited = any(held.ready_at + policy.window <= now or held.alone for held in ready)
+    full = len(ready) >= policy.batch_groups or sum(held.candidate.cost for held in ready) >= policy.batch_cost
+    return waited or full
+
+
+def choose_batch(state: State, ready: Sequence[Held], now: float) -> tuple[list[Held], dict[bytes, float], float]:
+    """Choose the groups of the next job, all under one key.
+
+    Returns:
+        The groups in order, the charges of all tenants after it, and the virtual time.
+    """
+    policy = state.policy
+    served = dict(state.served)
+    queues: dict[bytes, list[Held]] = {}
+    for held in ready:
+        queues.setdefault(held.candidate.tenant, []).append(held)
+    for queue in queues.values():
+        # Best last: it is taken from the end.
+        queue.sort(key=lambda held: _urgency(held, now, policy.patience), reverse=True)
+    virtual_time = state.virtual_time
+    chosen: list[Held] = []
+    cost = 0
+    while queues and len(chosen) < policy.batch_groups and cost < policy.batch_cost:
+        tenant = min(queues, key=lambda name: (served.get(name, 0.0), queues[name][-1].since, name))
+        queue = queues[tenant]
+        held = queue.pop()
+        if not queue:
+            del queues[tenant]
+        fits = not chosen or (
+            held.candidate.work.key_id == chosen[0].candidate.work.key_id
+            and not held.alone
+            and cost + held.candidate.cost <= policy.batch_cost
+        )
+        if not fits:
+            continue
+        virtual_time = max(virtual_time, served.get(tenant, 0.0))
+        served[tenant] = served.get(tenant, 0.0) + held.candidate.cost
+        chosen.append(held)
+        cost += held.candidate.cost
+        if held.alone:
+            break
+    active = {held.candidate.tenant for held in state.held.values()}
+    kept = {tenant: charge for tenant, charge in served.items() if tenant in active or charge > virtual_time}
+    return chosen, kept, virtual_time
+
+
+def _urgency(held: Held, now: float, patience: float) -> tuple[bool, float, float, int]:
+    """Sort key, the smallest first: overdue ones by age, then by critical path."""
+    overdue = now - held.since >= patience
+    path = 0 if overdue else -held.candidate.path
+    return not overdue, path, held.since, held.candidate.work.group_id
+
+
+# --------------------------------------------------------------------------------------------- helpers
+
+
+def _members(state: State, job: int) -> list[tuple[int, Held]]:
+    return [(number, held) for number, held in state.held.items() if held.job == job]
+
+
+def _drop(state: State, numbers: Iterable[int]) -> State:
+    return state.with_held(dict.fromkeys(numbers))
+
+
+def _give_back(state: State, numbers: Sequence[int]) -> tuple[State, tuple[Action, ...]]:
+    if not numbers:
+        return state, ()
+    return _drop(state, numbers), (Release(frozenset(numbers)),)
