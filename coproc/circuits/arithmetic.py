@@ -4,7 +4,7 @@ Decides how carries travel: along the word (one bootstrap a block, as many round
 states of spans (more bootstraps, few rounds). Results are reduced to the width of the operands.
 
 A sum of columns keeps every look-up input within 16 consecutive values. One bootstrap then gives the digit, one the
-carry, and a single one gives both when there are at most 8 values. Subtracting ``b`` is adding ``3 - b`` digit by digit,
+carry, and a single one gives both when there are at most 8 values. Subtracting ``b`` is adding ``3 - b`` in each digit,
 and 1.
 """
 
@@ -121,7 +121,10 @@ def _add_with_carry(builder: Builder, a: Word, b: Word, carry: int, strategy: St
         return _ripple(builder, a, b, builder.constant(carry))
     a = tuple(builder.clean(block) for block in a)
     b = tuple(builder.clean(block) for block in b)
-    carries = carries_into_pairs(builder, a, b, carry)
+    totals = [_pair(a, index) + _pair(b, index) - PAIR_CENTRE for index in range((len(a) - 1) // 2)]
+    if any(total.noise > NOISE_BUDGET for total in totals):  # both operands share wires, as in x + x
+        return _ripple(builder, a, b, builder.constant(carry))
+    carries = _carries_into_pairs(builder, totals, carry)
     result: list[Block] = []
     for index, carried in enumerate(carries):
         start = 2 * index
@@ -141,14 +144,12 @@ def _ripple(builder: Builder, a: Word, b: Word, carry: Block) -> Word:
     return tuple(result)
 
 
-def carries_into_pairs(builder: Builder, a: Word, b: Word, carry: int) -> list[Block]:
-    """Find the carry into every pair of blocks of ``a + b + carry``.
+def _carries_into_pairs(builder: Builder, totals: Sequence[Block], carry: int) -> list[Block]:
+    """Find the carry into every pair of blocks, from the centred sums of all pairs but the last.
 
     A span is in state 1 if it carries out by itself, 0 if it passes a carry on, -1 if it swallows one: the sign of its
     sum less what it can hold. States of neighbouring spans merge like digits: the highest that is not 0 decides.
     """
-    count = (len(a) + 1) // 2
-    totals = [_pair(a, index) + _pair(b, index) - PAIR_CENTRE for index in range(count - 1)]
     carries = [builder.constant(carry)]
     # Groups of up to four pairs: states of the spans from the group's start to each of its pairs.
     groups: list[list[Block]] = []

@@ -5,7 +5,6 @@ Decides the packing of two blocks into one look-up input: ``w a + b``, where ``b
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING
 
 from coproc.circuits.builder import NOISE_BUDGET
@@ -19,17 +18,17 @@ if TYPE_CHECKING:
 
 def bit_and(builder: Builder, a: Word, b: Word) -> Word:
     """Return ``a & b``."""
-    return tuple(bivariate(builder, x, y, operator.and_) for x, y in zip(a, b, strict=True))
+    return tuple(bivariate(builder, x, y, lambda u, v: u & v) for x, y in zip(a, b, strict=True))
 
 
 def bit_or(builder: Builder, a: Word, b: Word) -> Word:
     """Return ``a | b``."""
-    return tuple(bivariate(builder, x, y, operator.or_) for x, y in zip(a, b, strict=True))
+    return tuple(bivariate(builder, x, y, lambda u, v: u | v) for x, y in zip(a, b, strict=True))
 
 
 def bit_xor(builder: Builder, a: Word, b: Word) -> Word:
     """Return ``a ^ b``."""
-    return tuple(bivariate(builder, x, y, operator.xor) for x, y in zip(a, b, strict=True))
+    return tuple(bivariate(builder, x, y, lambda u, v: u ^ v) for x, y in zip(a, b, strict=True))
 
 
 def bit_not(a: Word, bits: int) -> Word:

@@ -135,10 +135,10 @@ def _borrow(builder: Builder, differences: Sequence[Block]) -> Block:
 
 def _sign_tree(builder: Builder, differences: Sequence[Block]) -> Block:
     """Merge signs four at a time; a sign is scaled by its place in its group inside its own look-up."""
-    forms = list(differences)
+    forms: list[Block] = list(differences)
     while len(forms) > 1:
         signs = [builder.look_up(form, scaled_sign(1 << (index % SIGNS_AT_ONCE))) for index, form in enumerate(forms)]
-        forms = []
+        forms = list["Block"]()
         for start in range(0, len(signs), SIGNS_AT_ONCE):
             total = signs[start]
             for sign in signs[start + 1 : start + SIGNS_AT_ONCE]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from coproc.circuits.builder import NOISE_BUDGET
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coproc.circuits.builder import Block, Builder
     from coproc.circuits.word import Word
 
@@ -22,7 +24,7 @@ def select(builder: Builder, condition: Block, a: Word, b: Word) -> Word:
         return a if condition.clear else b
     condition = builder.clean(condition)
     known = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x.clear is not None and y.clear is not None]
-    tables = [lambda c, x=a[i].low, y=b[i].low: x if c else y for i in known]
+    tables = [_choice(a[i].low, b[i].low) for i in known]
     shared = dict(zip(known, builder.look_up_many(condition, tables), strict=True)) if known else {}
     return tuple(
         shared[i] if i in shared else select_block(builder, condition, x, y)
@@ -50,6 +52,10 @@ def gate(builder: Builder, condition: Block, word: Word) -> Word:
     """Return the word where the condition is 1, else zero: one bootstrap a block, fresh."""
     zero = builder.constant(0)
     return select(builder, condition, word, tuple(zero for _ in word))
+
+
+def _choice(x: int, y: int) -> Callable[[int], int]:
+    return lambda c: x if c else y
 
 
 def _select_bits(builder: Builder, condition: Block, x: Block, y: Block) -> Block:

@@ -1,0 +1,169 @@
+"""Lowering: a word graph becomes one block circuit.
+
+Decides which family of circuits computes each operation, and drops what no wanted value depends on. One builder serves
+the whole graph, so that equal look-ups are shared across operations and known digits fold through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from coproc.circuits import arithmetic, bitwise, compare
+from coproc.circuits.builder import Builder
+from coproc.circuits.cast import cast
+from coproc.circuits.selection import select
+from coproc.circuits.word import Word, constant_word, input_word, materialise
+from coproc.errors import IrrecoverableError
+from coproc.program.computation import Operation
+from coproc.program.wordgraph import Constant, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from coproc.circuits.circuit import Circuit
+    from coproc.circuits.strategy import Strategy
+    from coproc.program.types import FheType
+    from coproc.program.wordgraph import Operand, Step, WordGraph
+
+
+class UnsupportedOperation(IrrecoverableError):
+    """The operation has no circuit in this release."""
+
+    rule = "UNSUPPORTED_OPERATION"
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredInput:
+    """What one input wire of the circuit is."""
+
+    number: int
+    """Of the value in the word graph."""
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredOutput:
+    """Where a wanted value comes out of the circuit."""
+
+    number: int
+    first: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoweredGraph:
+    """A circuit and how it connects to its word graph."""
+
+    circuit: Circuit
+    inputs: tuple[LoweredInput, ...]
+    outputs: tuple[LoweredOutput, ...]
+    failures: Mapping[int, IrrecoverableError]
+    """Steps that can never succeed, by the number of their result; what depends on them has no output."""
+
+
+def lower(graph: WordGraph, strategy: Strategy) -> LoweredGraph:
+    """Build the circuit of a graph."""
+    builder = Builder()
+    needed = _needed(graph)
+    values: dict[int, Word] = {}
+    inputs: list[LoweredInput] = []
+    for number, source in enumerate(graph.inputs):
+        if source.clear is not None:
+            values[number] = constant_word(builder, source.clear, source.type.bits)
+        elif number in needed:
+            values[number] = input_word(builder, source.type.bits)
+            inputs += [LoweredInput(number, block) for block in range(source.type.blocks)]
+    failures: dict[int, IrrecoverableError] = {}
+    for number, step in enumerate(graph.steps, len(graph.inputs)):
+        if number not in needed:
+            continue
+        sources = [operand.number for operand in step.operands if isinstance(operand, Value)]
+        if any(source not in values for source in sources):
+            continue
+        try:
+            values[number] = _Lowering(builder, strategy, graph, step, values).result()
+        except IrrecoverableError as error:
+            failures[number] = error
+    outputs: list[LoweredOutput] = []
+    blocks: Word = ()
+    for number in graph.wanted:
+        if number in values:
+            word = materialise(builder, values[number], graph.type_of(number).bits)
+            outputs.append(LoweredOutput(number, len(blocks), len(word)))
+            blocks += word
+    return LoweredGraph(builder.build(blocks), tuple(inputs), tuple(outputs), failures)
+
+
+def _needed(graph: WordGraph) -> set[int]:
+    needed = set(graph.wanted)
+    first = len(graph.inputs)
+    for number in range(first + len(graph.steps) - 1, first - 1, -1):
+        if number in needed:
+            needed.update(
+                operand.number for operand in graph.steps[number - first].operands if isinstance(operand, Value)
+            )
+    return needed
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowering:
+    """One step on its way to blocks."""
+
+    builder: Builder
+    strategy: Strategy
+    graph: WordGraph
+    step: Step
+    values: Mapping[int, Word]
+
+    def result(self) -> Word:
+        """Build the step's circuit."""
+        family = _FAMILIES.get(self.step.operation)
+        if family is None:
+            raise UnsupportedOperation(f"{self.step.operation.name} has no circuit in this release")
+        return family(self)
+
+    @property
+    def type(self) -> FheType:
+        """Type of the operands (of the result where all operands are clear)."""
+        for operand in self.step.operands[self.step.operation is Operation.IF_THEN_ELSE :]:
+            if isinstance(operand, Value):
+                return self.graph.type_of(operand.number)
+        return self.step.result
+
+    @property
+    def signed(self) -> bool:
+        """Whether operands are two's complement."""
+        return self.type.is_signed
+
+    def word(self, index: int) -> Word:
+        """Return an operand as a word, a clear one as known blocks."""
+        return self.read(self.step.operands[index])
+
+    def read(self, operand: Operand) -> Word:
+        """Return an operand as a word, a clear one as known blocks."""
+        if isinstance(operand, Constant):
+            return constant_word(self.builder, operand.value, self.type.bits)
+        return self.values[operand.number]
+
+
+_FAMILIES: Final[Mapping[Operation, Callable[[_Lowering], Word]]] = {
+    Operation.ADD: lambda x: arithmetic.add(x.builder, x.word(0), x.word(1), x.strategy),
+    Operation.SUB: lambda x: arithmetic.sub(x.builder, x.word(0), x.word(1), x.strategy),
+    Operation.NEG: lambda x: arithmetic.neg(x.builder, x.word(0), x.strategy),
+    Operation.BIT_AND: lambda x: bitwise.bit_and(x.builder, x.word(0), x.word(1)),
+    Operation.BIT_OR: lambda x: bitwise.bit_or(x.builder, x.word(0), x.word(1)),
+    Operation.BIT_XOR: lambda x: bitwise.bit_xor(x.builder, x.word(0), x.word(1)),
+    Operation.NOT: lambda x: bitwise.bit_not(x.word(0), x.type.bits),
+    Operation.EQ: lambda x: compare.eq(x.builder, x.word(0), x.word(1)),
+    Operation.NE: lambda x: compare.ne(x.builder, x.word(0), x.word(1)),
+    Operation.LT: lambda x: compare.lt(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.LE: lambda x: compare.le(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.GT: lambda x: compare.gt(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.GE: lambda x: compare.ge(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.MIN: lambda x: compare.minimum(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.MAX: lambda x: compare.maximum(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.IF_THEN_ELSE: lambda x: select(x.builder, x.word(0)[0], x.word(1), x.word(2)),
+    Operation.CAST: lambda x: cast(x.builder, x.word(0), x.step.result.bits, signed=x.signed),
+    Operation.TRIVIAL_ENCRYPT: lambda x: x.word(0),
+}

@@ -1,0 +1,178 @@
+"""Every family: exhaustively at 8 bits, at random up to 256 bits, and what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from coproc.circuits import arithmetic, bitwise, compare
+from coproc.circuits.builder import Builder
+from coproc.circuits.cast import cast
+from coproc.circuits.counts import count
+from coproc.circuits.evaluation import evaluate, verify
+from coproc.circuits.selection import gate, select
+from coproc.circuits.strategy import Strategy
+from coproc.circuits.word import Word, constant_word, input_word, materialise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from coproc.circuits.circuit import Circuit
+
+    Family = Callable[[Builder, Word, Word, Word, Strategy], Word]
+    Meaning = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.generic]]
+
+T, L = Strategy.THROUGHPUT, Strategy.LATENCY
+
+
+def signed(x: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(x >= 128, x - 256, x)
+
+
+# name: circuit of (a, b, condition), the same on integers, bits of the result
+FAMILIES: dict[str, tuple[Family, Meaning, int]] = {
+    "add": (lambda o, a, b, c, s: arithmetic.add(o, a, b, s), lambda a, b, c: a + b, 8),
+    "double": (lambda o, a, b, c, s: arithmetic.add(o, a, a, s), lambda a, b, c: 2 * a, 8),
+    "sub": (lambda o, a, b, c, s: arithmetic.sub(o, a, b, s), lambda a, b, c: a - b, 8),
+    "neg": (lambda o, a, b, c, s: arithmetic.neg(o, a, s), lambda a, b, c: -a, 8),
+    "sum": (
+        lambda o, a, b, c, s: arithmetic.sum_words(o, [a, b, a, (*b, *a[:1])], [b, a[:2]], 5),
+        lambda a, b, c: a + b + a + (b + ((a & 3) << 8)) - b - (a & 15),
+        10,
+    ),
+    "bit_and": (lambda o, a, b, c, s: bitwise.bit_and(o, a, b), lambda a, b, c: a & b, 8),
+    "bit_or": (lambda o, a, b, c, s: bitwise.bit_or(o, a, b), lambda a, b, c: a | b, 8),
+    "bit_xor": (lambda o, a, b, c, s: bitwise.bit_xor(o, a, b), lambda a, b, c: a ^ b, 8),
+    "bit_not": (lambda o, a, b, c, s: bitwise.bit_not(a, 8), lambda a, b, c: ~a, 8),
+    "not of a boolean": (lambda o, a, b, c, s: bitwise.bit_not(c, 1), lambda a, b, c: 1 - c, 1),
+    "eq": (lambda o, a, b, c, s: compare.eq(o, a, b), lambda a, b, c: a == b, 1),
+    "ne": (lambda o, a, b, c, s: compare.ne(o, a, b), lambda a, b, c: a != b, 1),
+    "lt": (lambda o, a, b, c, s: compare.lt(o, a, b, s), lambda a, b, c: a < b, 1),
+    "le": (lambda o, a, b, c, s: compare.le(o, a, b, s), lambda a, b, c: a <= b, 1),
+    "gt": (lambda o, a, b, c, s: compare.gt(o, a, b, s), lambda a, b, c: a > b, 1),
+    "ge": (lambda o, a, b, c, s: compare.ge(o, a, b, s), lambda a, b, c: a >= b, 1),
+    "signed lt": (
+        lambda o, a, b, c, s: compare.lt(o, a, b, s, signed=True),
+        lambda a, b, c: signed(a) < signed(b),
+        1,
+    ),
+    "signed ge": (
+        lambda o, a, b, c, s: compare.ge(o, a, b, s, signed=True),
+        lambda a, b, c: signed(a) >= signed(b),
+        1,
+    ),
+    "minimum": (lambda o, a, b, c, s: compare.minimum(o, a, b, s), lambda a, b, c: np.minimum(a, b), 8),
+    "maximum": (lambda o, a, b, c, s: compare.maximum(o, a, b, s), lambda a, b, c: np.maximum(a, b), 8),
+    "select": (lambda o, a, b, c, s: select(o, c[0], a, b), lambda a, b, c: np.where(c, a, b), 8),
+    "select of minima": (
+        lambda o, a, b, c, s: compare.maximum(o, compare.minimum(o, a, b, s), select(o, c[0], a, b), s),
+        lambda a, b, c: np.where(c, a, b),
+        8,
+    ),
+    "gate": (lambda o, a, b, c, s: gate(o, c[0], a), lambda a, b, c: np.where(c, a, 0), 8),
+    "widen": (lambda o, a, b, c, s: cast(o, a, 16), lambda a, b, c: a, 16),
+    "widen signed": (lambda o, a, b, c, s: cast(o, a, 16, signed=True), lambda a, b, c: signed(a), 16),
+    "narrow": (lambda o, a, b, c, s: cast(o, a, 4), lambda a, b, c: a, 4),
+    "to boolean": (lambda o, a, b, c, s: cast(o, a, 1), lambda a, b, c: a != 0, 1),
+    "from boolean": (lambda o, a, b, c, s: cast(o, c, 8), lambda a, b, c: c, 8),
+}
+
+
+def split(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    return np.stack([(values >> shift) & 3 for shift in range(0, bits, 2)])
+
+
+def join(blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.sum(blocks << (2 * np.arange(len(blocks))[:, np.newaxis]), axis=0)
+
+
+def build(family: Family, bits: int, result_bits: int, strategy: Strategy, right: int | None = None) -> Circuit:
+    builder = Builder()
+    a = input_word(builder, bits)
+    b = input_word(builder, bits) if right is None else constant_word(builder, right, bits)
+    word = family(builder, a, b, input_word(builder, 1), strategy)
+    circuit = builder.build(materialise(builder, word, result_bits))
+    verify(circuit)
+    return circuit
+
+
+@pytest.mark.parametrize("strategy", [T, L])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exhaustively_at_8_bits(name: str, strategy: Strategy) -> None:
+    family, meaning, result_bits = FAMILIES[name]
+    circuit = build(family, 8, result_bits, strategy)
+    a, b, c = (grid.ravel() for grid in np.meshgrid(np.arange(256), np.arange(256), np.arange(2)))
+    found = join(evaluate(circuit, np.concatenate([split(a, 8), split(b, 8), c[np.newaxis]])))
+    assert np.array_equal(found, meaning(a, b, c).astype(np.int64) & ((1 << result_bits) - 1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_clear_right_operand_at_8_bits(name: str) -> None:
+    family, meaning, result_bits = FAMILIES[name]
+    a, c = (grid.ravel() for grid in np.meshgrid(np.arange(256), np.arange(2)))
+    for right in range(0, 256, 5):
+        circuit = build(family, 8, result_bits, T, right)
+        found = join(evaluate(circuit, np.concatenate([split(a, 8), c[np.newaxis]])))
+        expected = meaning(a, np.full_like(a, right), c).astype(np.int64)
+        assert np.array_equal(found, expected & ((1 << result_bits) - 1)), right
+
+
+def blocks_of(values: Sequence[int], bits: int) -> NDArray[np.int64]:
+    return np.array([[(value >> shift) & 3 for value in values] for shift in range(0, bits, 2)])
+
+
+@pytest.mark.parametrize("strategy", [T, L])
+@pytest.mark.parametrize("bits", [4, 16, 32, 64, 128, 160, 256])
+def test_at_random_at_every_width(bits: int, strategy: Strategy) -> None:
+    rng = np.random.default_rng(bits)
+    values = [int.from_bytes(rng.bytes(32), "big") % (1 << bits) for _ in range(40)]
+    values[:8] = [0, 1, (1 << bits) - 1, (1 << bits) - 2, 1 << (bits - 1), 3, 0, (1 << bits) - 1]
+    a, b = values[:20], values[20:]
+    b[:4] = a[:4]
+    cases: list[tuple[Family, Callable[[int, int], int], int]] = [
+        (lambda o, x, y, c, s: arithmetic.add(o, x, y, s), lambda x, y: x + y, bits),
+        (lambda o, x, y, c, s: arithmetic.sub(o, x, y, s), lambda x, y: x - y, bits),
+        (lambda o, x, y, c, s: arithmetic.neg(o, x, s), lambda x, _: -x, bits),
+        (lambda o, x, y, c, s: compare.lt(o, x, y, s), lambda x, y: int(x < y), 1),
+        (lambda o, x, y, c, s: compare.eq(o, x, y), lambda x, y: int(x == y), 1),
+        (lambda o, x, y, c, s: compare.maximum(o, x, y, s), max, bits),
+    ]
+    for family, meaning, result_bits in cases:
+        circuit = build(family, bits, result_bits, strategy)
+        inputs = np.concatenate([blocks_of(a, bits), blocks_of(b, bits), np.zeros((1, 20), dtype=np.int64)])
+        rows = evaluate(circuit, inputs)
+        found = [sum(int(rows[i, j]) << (2 * i) for i in range(len(rows))) for j in range(20)]
+        assert found == [meaning(x, y) % (1 << result_bits) for x, y in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "bootstraps", "depth"),
+    [
+        ("add", T, 32, 32),
+        ("sub", T, 32, 32),
+        ("neg", T, 32, 32),
+        ("add", L, 73, 8),
+        ("lt", T, 16, 16),
+        ("lt", L, 21, 3),
+        ("eq", T, 17, 2),
+        ("minimum", T, 80, 18),
+        ("minimum", L, 85, 5),
+        ("select", T, 64, 2),
+        ("gate", T, 32, 1),
+        ("bit_and", T, 32, 1),
+        ("bit_not", T, 0, 0),
+    ],
+)
+def test_costs_at_64_bits(name: str, strategy: Strategy, bootstraps: int, depth: int) -> None:
+    family, _, result_bits = FAMILIES[name]
+    counted = count(build(family, 64, 64 if result_bits == 8 else result_bits, strategy))
+    assert (counted.bootstraps, counted.depth) == (bootstraps, depth)
+
+
+@pytest.mark.parametrize(("right", "bootstraps"), [(0, 5), (0xFFFFFFFFFFFFFFFF, 5), (0x1111111111111111, 11)])
+def test_equality_with_a_known_value_tests_many_digits_at_once(right: int, bootstraps: int) -> None:
+    assert count(build(FAMILIES["eq"][0], 64, 1, T, right)).bootstraps <= bootstraps
