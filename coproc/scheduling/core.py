@@ -118,12 +118,9 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
     """Take over what was claimed; more is claimed at once unless there was no more."""
     policy = state.policy
     came = bool(event.groups)
-    state = replace(
-        state,
-        claiming=False,
-        claim_failures=0,
-        claim_due=now if came else max(now, state.claim_due) + policy.poll_seconds,
-    )
+    # Woken while the claim was under way: it may have looked too early.
+    claim_due = now if came or state.claim_due <= now else now + policy.poll_seconds
+    state = replace(state, claiming=False, claim_failures=0, claim_due=claim_due)
     if state.draining:
         return state, (Release(frozenset(candidate.work.group_id for candidate in event.groups)),) if came else ()
     if came and not state.held:

@@ -1,0 +1,186 @@
+"""The actor around an executor: takes jobs from a mailbox and runs them level by level on threads.
+
+Decides how jobs share the machine: levels of concurrent jobs take turns, so that a short job passes through while a
+long one runs, and a job whose sender gave up stops before its next level. It must not know which executor it runs nor
+what circuits compute.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import structlog
+import trio
+from numpy.typing import NDArray
+
+from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
+from coproc.executors.base import Evaluation
+from nurseries.mailbox import Call, Mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from coproc.circuits.circuit import Circuit
+    from coproc.executors.base import Executor, PreparedKey
+    from coproc.keyring import KeyCache
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A circuit to run under one key."""
+
+    key_id: bytes
+    circuit: Circuit
+    inputs: NDArray[np.uint64]
+    """Shape ``(I, k*N+1)``: the circuit's input wires in order."""
+
+
+JobCall: TypeAlias = Call[Job, NDArray[np.uint64]]
+"""A job whose answer is its outputs, shape ``(O, k*N+1)``."""
+
+
+class ComputationDefect(IrrecoverableError):
+    """The executor raised something that it should not: a defect of ours, which trying again would only repeat."""
+
+    rule = "EXECUTOR_DEFECT"
+
+
+class OutOfMemory(RecoverableError):
+    """The executor could not get memory for a job; it may later, or in a smaller batch."""
+
+    rule = "OUT_OF_MEMORY"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorStatistics:
+    """What metrics show of an executor."""
+
+    name: str | None
+    """None until it has been made."""
+    running: int
+    jobs: int
+    """Finished jobs."""
+    failures: int
+    levels: int
+    bootstraps: int
+    busy_seconds: float
+    """Time during which a level ran."""
+
+
+class ExecutorActor:
+    """Runs jobs; ``run`` is an actor that can be restarted, and its mailbox outlives it."""
+
+    def __init__(
+        self,
+        make: Callable[[], Executor],
+        keys: KeyCache,
+        mailbox: Mailbox[JobCall],
+        *,
+        jobs: int = 2,
+        prepared_keys: int = 2,
+    ) -> None:
+        """Take up to ``jobs`` jobs at once and keep ``prepared_keys`` keys in the executor's layout.
+
+        ``make`` makes the executor, on a thread: compiling or finding a device takes a while.
+        """
+        self._make = make
+        self._keys = keys
+        self._mailbox = mailbox
+        self._jobs = jobs
+        self._capacity = prepared_keys
+        self._prepared: OrderedDict[bytes, PreparedKey] = OrderedDict()
+        self._preparing = trio.Lock()
+        self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
+        self._name: str | None = None
+        self._running = self._done = self._failures = self._levels = self._bootstraps = 0
+        self._busy = 0.0
+
+    @property
+    def statistics(self) -> ExecutorStatistics:
+        """Counts since the start of the process."""
+        return ExecutorStatistics(
+            name=self._name,
+            running=self._running,
+            jobs=self._done,
+            failures=self._failures,
+            levels=self._levels,
+            bootstraps=self._bootstraps,
+            busy_seconds=self._busy,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take jobs until cancelled; ``task_status`` reports the executor's name.
+
+        Raises:
+            ExecutorUnavailable: this machine lacks what the executor needs.
+        """
+        self._prepared.clear()
+        executor = await trio.to_thread.run_sync(self._make)
+        self._name = executor.name
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._jobs):
+                nursery.start_soon(self._serve, executor)
+            log.info("executor ready", executor=executor.name)
+            task_status.started(executor.name)
+
+    async def _serve(self, executor: Executor) -> None:
+        async for call in self._mailbox:
+            if call.abandoned:
+                continue
+            self._running += 1
+            try:
+                with call.answering():
+                    call.answer(await self._compute(executor, call.message))
+                    self._done += 1
+            finally:
+                self._running -= 1
+
+    async def _compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
+        try:
+            prepared = await self._prepare(executor, job.key_id)
+            evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, job.inputs)
+            for level in job.circuit.levels:
+                async with self._timed_turn():
+                    await trio.to_thread.run_sync(evaluation.run_level)
+                self._levels += 1
+                self._bootstraps += level.bootstraps
+            return await trio.to_thread.run_sync(evaluation.outputs)
+        except CoprocError:
+            self._failures += 1
+            raise
+        except MemoryError as error:
+            self._failures += 1
+            raise OutOfMemory("not enough memory for this job", bootstraps=job.circuit.bootstraps) from error
+        except Exception as error:
+            # An actor that dies of one job would be killed by it again and again: the job fails instead.
+            self._failures += 1
+            log.exception("executor defect", executor=executor.name, bootstraps=job.circuit.bootstraps)
+            raise ComputationDefect(f"the executor failed with {type(error).__name__}") from error
+
+    @asynccontextmanager
+    async def _timed_turn(self) -> AsyncGenerator[None]:
+        async with self._turn:
+            began = trio.current_time()
+            try:
+                yield
+            finally:
+                self._busy += trio.current_time() - began
+
+    async def _prepare(self, executor: Executor, key_id: bytes) -> PreparedKey:
+        """Find a key in the executor's layout, or make it; the least recently used one makes room."""
+        async with self._preparing:
+            prepared = self._prepared.get(key_id)
+            if prepared is None:
+                key = await self._keys.get(key_id)
+                prepared = await trio.to_thread.run_sync(executor.prepare, key)
+                self._prepared[key_id] = prepared
+            self._prepared.move_to_end(key_id)
+            while len(self._prepared) > self._capacity:
+                self._prepared.popitem(last=False)
+            return prepared
