@@ -66,7 +66,9 @@ def keygen(out: Path, tag: str, *, toy: bool) -> None:
 @click.option("--type", "fhe_type", type=TypeParameter(), required=True, help="ebool, euint8 ... euint256, eint8 ...")
 @click.option("--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="Client key.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the ciphertext.")
-@click.option("--seeded/--plain", default=True, show_default=True, help="Seeded ciphertexts are 20 to 200 times smaller.")
+@click.option(
+    "--seeded/--plain", default=True, show_default=True, help="Seeded ciphertexts are 20 to 200 times smaller."
+)
 def encrypt(value: str, fhe_type: FheType, key: Path, out: Path, *, seeded: bool) -> None:
     """Encrypt VALUE (decimal, 0x..., true or false) under a client key."""
     number = parse_value(value, fhe_type)

@@ -28,7 +28,7 @@ def type_name(fhe_type: FheType) -> str:
 TYPES = {type_name(fhe_type): fhe_type for fhe_type in FheType} | {"euint160": FheType.UINT160}
 
 
-class TypeParameter(click.ParamType):
+class TypeParameter(click.ParamType[FheType]):
     """A click parameter that names an encrypted type."""
 
     name = "type"
@@ -50,7 +50,7 @@ def parse_value(text: str, fhe_type: FheType) -> int:
     """
     words = {"true": 1, "false": 0}
     try:
-        value = words.get(text.lower(), None)
+        value = words.get(text.lower())
         value = int(text, 0) if value is None else value
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is no integer (decimal or 0x...) nor true/false") from error

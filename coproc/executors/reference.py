@@ -80,7 +80,7 @@ class ReferenceExecutor:
         parameters = key.parameters
         digits = gadget_digits(ciphertexts[:, :-1], parameters.ks_base_log, parameters.ks_level)
         rows = key.keyswitch_key.reshape(-1, parameters.lwe_dimension + 1)
-        small = -(digits.reshape(len(ciphertexts), -1).astype(np.uint64) @ rows)
+        small = -(digits.reshape(len(ciphertexts), len(rows)).astype(np.uint64) @ rows)
         small[:, -1] += ciphertexts[:, -1]
         return small
 

@@ -257,11 +257,9 @@ def _reachable(binaries: Binaries, directory: Path, account: Account | None) -> 
     """Copy the binaries into ``directory`` if the server's account may not execute them where they are."""
     if account is None:
         return binaries
-    try:
-        ran = _run_as(account, ["/bin/true"], directory)
-    except OSError as error:
+    if _run_as(account, ["test", "-w", str(directory)], Path("/")).returncode != 0:
         message = f"data directory {directory} cannot be reached by user {account.name}, as whom Postgres runs"
-        raise UnusableDirectory(message, path=str(directory)) from error
+        raise UnusableDirectory(message, path=str(directory))
     try:
         ran = _run_as(account, [str(binaries.directory / "initdb"), "--version"], directory)
     except OSError:
@@ -270,12 +268,18 @@ def _reachable(binaries: Binaries, directory: Path, account: Account | None) -> 
         if ran.returncode == 0:
             return binaries
     copy = directory / f"binaries-{binaries.version}"
+    package = binaries.directory.parents[1]  # <package>/pginstall/bin, its shared libraries in <package>.libs
     if not copy.exists():
         partial = directory / f"{copy.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(binaries.directory.parent, partial, symlinks=True)
+        shutil.copytree(
+            binaries.directory.parent, partial / package.name / binaries.directory.parent.name, symlinks=True
+        )
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, partial / libraries.name, symlinks=True)
         partial.rename(copy)
-    return Binaries(copy / "bin", binaries.version)
+    return Binaries(copy / binaries.directory.relative_to(package.parent), binaries.version)
 
 
 def _initialise(cluster: Cluster) -> None:

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 import trio
 
+from coproc.store import embedded
 from coproc.store.connection import TrioConnection
-from coproc.store.embedded import DirectoryInUse, NoPostgres, find_binaries
+from coproc.store.embedded import DirectoryInUse, NoPostgres, UnusableDirectory, find_binaries
 from nurseries.postgres import PostgresEnded, run_postgres
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def mode(path: Path) -> int:
 
 def is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def find_copy(directory: Path) -> str:
+    (copy,) = directory.glob("binaries-*")
+    return copy.name
 
 
 def give_away_pid_file(directory: Path) -> None:
@@ -140,3 +146,31 @@ async def test_data_of_another_version_is_not_touched(directory: Path) -> None:
         await run_postgres(directory)
     assert find_binaries().major >= 14
     assert (find_binaries().directory / "initdb").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another account")
+async def test_binaries_that_the_account_cannot_reach_are_copied(
+    directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bin_directory = find_binaries().directory
+    package = bin_directory.parents[1]
+    closed = tmp_path / "closed"
+    shutil.copytree(bin_directory.parent, closed / package.name / bin_directory.parent.name, symlinks=True)
+    if (libraries := package.with_name(f"{package.name}.libs")).exists():
+        shutil.copytree(libraries, closed / libraries.name, symlinks=True)
+    closed.chmod(0o700)
+    monkeypatch.setattr(embedded, "_places", lambda: iter([closed / bin_directory.relative_to(package.parent)]))
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            assert await rows(await nursery.start(run_postgres, directory), b"select 1") == [1]
+            nursery.cancel_scope.cancel()
+    assert find_copy(directory) == f"binaries-{find_binaries().version}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another account")
+async def test_a_directory_that_the_account_cannot_reach_is_refused(directory: Path) -> None:
+    directory.parent.chmod(0o700)
+    with pytest.raises(UnusableDirectory, match="cannot be reached by user"):
+        await run_postgres(directory)

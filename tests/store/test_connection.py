@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import trio
 import trio.testing
+from psycopg.conninfo import conninfo_to_dict
 
 from coproc.errors import IrrecoverableError, RecoverableError
 from coproc.store.connection import TrioConnection
@@ -192,3 +193,20 @@ async def test_closing_waits_for_those_in_use_and_refuses_newcomers(database_url
             await pool.check()
     assert order == ["used", "closed"]
     assert pool.idle == 0
+
+
+async def test_every_address_of_every_host_is_tried(database_url: str) -> None:
+    parameters = conninfo_to_dict(database_url)
+    sockets = parameters["host"]
+    hosts = f"{sockets}.nowhere,localhost,{sockets}"
+    async with await TrioConnection.connect(database_url, host=hosts, port="5432,1,5432") as connection:
+        assert connection.info.host == sockets
+    with pytest.raises(psycopg.ProgrammingError):
+        await TrioConnection.connect(host="a,b", port="1,2,3")
+    with pytest.raises(psycopg.OperationalError):
+        await TrioConnection.connect(host="no-such-host.invalid")
+    silent = trio.socket.socket()
+    await silent.bind(("127.0.0.1", 0))
+    silent.listen()
+    with silent, pytest.raises(psycopg.errors.ConnectionTimeout):
+        await TrioConnection.connect(host="127.0.0.1", port=silent.getsockname()[1], connect_timeout=2)

@@ -82,6 +82,9 @@ class CpuExecutor:
         """
         parameters = key.parameters
         kernel = Kernel.of(parameters, self.isa)
+        n, size = parameters.lwe_dimension, parameters.polynomial_size
+        _check_shape("keyswitch_key", key.keyswitch_key, (parameters.big_lwe_dimension, parameters.ks_level, n + 1))
+        _check_shape("bootstrap_key", key.bootstrap_key, (n, 1, 2, 2, size))
         rows = key.keyswitch_key.reshape(-1, parameters.lwe_dimension + 1)
         columns = kernel.tile.columns
         count = -(-rows.shape[1] // columns)
@@ -111,6 +114,8 @@ class CpuExecutor:
         kernel, parameters = own.kernel, own.parameters
         count, words = len(ciphertexts), parameters.big_lwe_dimension
         width = parameters.lwe_dimension + 1
+        if ciphertexts.ndim != 2 or ciphertexts.shape[1] != words + 1 or ciphertexts.dtype != np.uint64:
+            raise InvalidInput("ciphertexts", f"must be uint64 of shape (F, {words + 1}), got {ciphertexts.shape}")
         if count == 0:
             return np.empty((0, width), dtype=np.uint64)
         source = np.ascontiguousarray(ciphertexts)
@@ -147,15 +152,16 @@ class CpuExecutor:
         """Blind rotation and sample extraction; see ``Executor.bootstrap``."""
         own = self._own(prepared)
         kernel, parameters = own.kernel, own.parameters
+        if len(form) == 0:
+            return np.empty((0, parameters.big_lwe_dimension + 1), dtype=np.uint64)
+        _check_rows("form", form, len(switched))
+        _check_rows("table", table, len(tables))
+        width, limit = parameters.lwe_dimension + 1, 2 * parameters.polynomial_size
+        if switched.ndim != 2 or switched.shape[1] != width or int(switched.max()) >= limit:
+            raise InvalidInput("switched", f"must be of shape (F, {width}) with values below {limit}")
         polynomials = accumulator_polynomials(tables, parameters)
         extractions = Extractions(table, tables, parameters)
         result = np.empty((extractions.count, parameters.big_lwe_dimension + 1), dtype=np.uint64)
-        if len(form) == 0:
-            return result
-        _check_rows("form", form, len(switched))
-        _check_rows("table", table, len(tables))
-        if switched.shape[1] != parameters.lwe_dimension + 1 or int(switched.max()) >= 2 * parameters.polynomial_size:
-            raise InvalidInput("switched", f"must be (F, {parameters.lwe_dimension + 1}) with values below 2N")
         rotations = np.ascontiguousarray(switched, dtype=np.uint16)
         form = np.ascontiguousarray(form, dtype=np.int32)
         table = np.ascontiguousarray(table, dtype=np.int32)
@@ -192,6 +198,11 @@ class CpuExecutor:
         if not isinstance(prepared, CpuKey) or prepared.kernel.isa != self.isa:
             raise InvalidInput("prepared", "was made by another executor")
         return prepared
+
+
+def _check_shape(field: str, array: NDArray[np.uint64], shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype != np.uint64:
+        raise InvalidInput(field, f"must be uint64 of shape {shape}, got {array.dtype} of {array.shape}")
 
 
 def _check_rows(field: str, rows: NDArray[np.int32], limit: int) -> None:

@@ -1,0 +1,117 @@
+"""How fast an executor is: keyswitches and bootstraps a second.
+
+Decides what is timed; prints nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from coproc.circuits.circuit import LookUpTable
+from coproc.errors import InvalidInput
+from coproc.executors.lwe import modulus_switch
+from coproc.tfhe.keys import EvaluationKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coproc.executors.base import Executor
+    from coproc.tfhe.parameters import ClassicParameters
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Medians over the repeats, in seconds for a whole batch."""
+
+    executor: str
+    batch: int
+    repeats: int
+    prepare_seconds: float
+    """Bringing the key into the executor's layout, once; contains compilation where there is any."""
+    keyswitch_seconds: float
+    modulus_switch_seconds: float
+    bootstrap_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Keyswitch, modulus switch and bootstrap of a batch."""
+        return self.keyswitch_seconds + self.modulus_switch_seconds + self.bootstrap_seconds
+
+    @property
+    def pbs_per_second(self) -> float:
+        """Whole bootstraps a second: each with a keyswitch of its own."""
+        return self.batch / self.seconds
+
+    @property
+    def milliseconds_per_pbs(self) -> float:
+        """Inverse of the rate, over all threads together."""
+        return 1e3 * self.seconds / self.batch
+
+
+def measure(
+    executor: Executor, parameters: ClassicParameters, batch: int, *, repeats: int = 5, key: EvaluationKey | None = None
+) -> Measurement:
+    """Time ``batch`` independent bootstraps after one unmeasured round.
+
+    Args:
+        executor: what to measure, with all its threads.
+        parameters: the parameter set; ignored if a key is given.
+        batch: bootstraps at once.
+        repeats: rounds over which the median is taken.
+        key: a real key; by default random words, on which no executor runs faster or slower.
+
+    Raises:
+        InvalidInput: ``batch`` or ``repeats`` is not positive, or the executor does not support the parameters.
+    """
+    if batch < 1 or repeats < 1:
+        raise InvalidInput("batch" if batch < 1 else "repeats", "must be at least 1")
+    rng = np.random.default_rng(0)
+    key = key or _random_key(parameters, rng)
+    parameters = key.parameters
+    ciphertexts = rng.integers(0, 1 << 64, (batch, parameters.big_lwe_dimension + 1), dtype=np.uint64)
+    table = LookUpTable(values=tuple(range(parameters.plaintext_modulus)))
+    form, which = np.arange(batch, dtype=np.int32), np.zeros(batch, dtype=np.int32)
+    prepare_seconds, prepared = _timed(lambda: executor.prepare(key))
+    rounds: list[tuple[float, float, float]] = []
+    for _ in range(repeats + 1):
+        keyswitch, small = _timed(lambda: executor.keyswitch(prepared, ciphertexts))
+        switch, switched = _timed(partial(modulus_switch, small, parameters))
+        rotate, _ = _timed(partial(executor.bootstrap, prepared, switched, form, which, [table]))
+        rounds.append((keyswitch, switch, rotate))
+    keyswitches, switches, rotations = zip(*rounds[1:], strict=True)
+    return Measurement(
+        executor=executor.name,
+        batch=batch,
+        repeats=repeats,
+        prepare_seconds=prepare_seconds,
+        keyswitch_seconds=median(keyswitches),
+        modulus_switch_seconds=median(switches),
+        bootstrap_seconds=median(rotations),
+    )
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def _random_key(parameters: ClassicParameters, rng: np.random.Generator) -> EvaluationKey:
+    n, k, size = parameters.lwe_dimension, parameters.glwe_dimension, parameters.polynomial_size
+    keyswitch = (parameters.big_lwe_dimension, parameters.ks_level, n + 1)
+    bootstrap = (n, parameters.pbs_level, k + 1, k + 1, size)
+    return EvaluationKey(
+        key_id=bytes(32),
+        parameters=parameters,
+        tag=b"",
+        keyswitch_key=rng.integers(0, 1 << 64, keyswitch, dtype=np.uint64),
+        bootstrap_key=rng.integers(0, 1 << 64, bootstrap, dtype=np.uint64),
+    )

@@ -1,0 +1,192 @@
+"""The cpu executor computes right on threads, refuses what it cannot do, and stays as fast as it was made."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from coproc.errors import InvalidInput
+from coproc.executors import Evaluation, create_executor
+from coproc.executors.bench import measure
+from coproc.executors.cpu import CpuExecutor, detect_isa
+from coproc.executors.cpu.kernel import Kernel
+from coproc.executors.lwe import modulus_switch
+from coproc.executors.reference import ReferenceExecutor
+from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
+from tests.executors.circuits import CHAIN, chain_in_the_clear, lookup
+from tests.executors.toykeys import generate, random_key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from coproc.tfhe.keys import EvaluationKey
+    from coproc.tfhe.parameters import ClassicParameters
+    from tests.executors.toykeys import SecretKey
+
+
+def noise_of(executor_name: str, secret: SecretKey, key: EvaluationKey, repeats: int) -> float:
+    """Check values and return log2 of the output noise."""
+    executor = create_executor(executor_name)
+    prepared = executor.prepare(key)
+    values = np.tile(np.arange(16), repeats)
+    tables = [lookup([(5 * x + 3) % 16 for x in range(16)])]
+    ciphertexts = secret.encrypt(values, np.random.default_rng(14))
+    switched = modulus_switch(executor.keyswitch(prepared, ciphertexts), key.parameters)
+    rows = np.arange(len(values), dtype=np.int32)
+    result = executor.bootstrap(prepared, switched, rows, 0 * rows, tables)
+    expected = np.array(tables[0].values)[values]
+    assert np.array_equal(secret.decrypt_half_steps(result), expected)
+    return float(np.log2(secret.noise(result, expected).std()))
+
+
+@pytest.mark.parametrize("name", ["cpu", "concrete"])
+def test_value_and_noise_equal_the_reference(name: str, toy_secret: SecretKey, toy_key: EvaluationKey) -> None:
+    assert noise_of(name, toy_secret, toy_key, 20) == pytest.approx(
+        noise_of("reference", toy_secret, toy_key, 20), abs=0.25
+    )
+
+
+@pytest.mark.real
+def test_real_parameters_decrypt_with_the_noise_of_theory() -> None:
+    secret, key = generate(V1_5_2_2, seed=15)
+    # key errors, digit rounding and the transform's own error together: 2^-14.83 of the torus
+    assert noise_of("cpu", secret, key, 4) == pytest.approx(-14.83, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["cpu", "concrete"])
+def test_keyswitch_is_exact(name: str, toy_key: EvaluationKey) -> None:
+    rng = np.random.default_rng(16)
+    reference, executor = ReferenceExecutor(), create_executor(name)
+    mine, theirs = executor.prepare(toy_key), reference.prepare(toy_key)
+    for count in (0, 1, 7, 8, 9, 33):
+        words = rng.integers(0, 1 << 64, (count, 513), dtype=np.uint64)
+        words[:, :4] = [0, (1 << 64) - 1, 1 << 63, 0x8888_8888_8888_8888]
+        assert np.array_equal(executor.keyswitch(mine, words), reference.keyswitch(theirs, words))
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+def test_keyswitch_is_exact_for_other_bases_and_sizes(isa: str) -> None:
+    try:
+        executor = CpuExecutor(2, isa)
+    except InvalidInput:
+        pytest.skip(f"no {isa} here")
+    rng = np.random.default_rng(17)
+    for base_log, level, dimension in ((3, 5, 7), (4, 4, 24), (8, 2, 47)):
+        parameters = replace(TOY_2_2, ks_base_log=base_log, ks_level=level, lwe_dimension=dimension)
+        key = random_key(parameters, seed=18)
+        words = rng.integers(0, 1 << 64, (5, 513), dtype=np.uint64)
+        reference = ReferenceExecutor()
+        expected = reference.keyswitch(reference.prepare(key), words)
+        assert np.array_equal(executor.keyswitch(executor.prepare(key), words), expected)
+
+
+@pytest.mark.parametrize("name", ["cpu", "concrete"])
+def test_chain_of_levels_equals_the_clear(name: str, toy_secret: SecretKey, toy_key: EvaluationKey) -> None:
+    executor = create_executor(name)
+    prepared = executor.prepare(toy_key)
+    for values in ([0, 0, 0], [3, 3, 3], [1, 2, 0], [2, 3, 1]):
+        inputs = toy_secret.encrypt(np.array(values), np.random.default_rng(19))
+        evaluation = Evaluation(executor, prepared, CHAIN, inputs)
+        while evaluation.levels_left:
+            evaluation.run_level()
+        assert toy_secret.decrypt_half_steps(evaluation.outputs()).tolist() == chain_in_the_clear(*values)
+
+
+def test_batches_and_threads_never_change_bits(toy_key: EvaluationKey) -> None:
+    rng = np.random.default_rng(20)
+    switched = rng.integers(0, 1024, (70, 33)).astype(np.uint16)
+    form = rng.integers(0, 70, 150).astype(np.int32)
+    table = rng.integers(0, 3, 150).astype(np.int32)
+    results: list[NDArray[np.uint64]] = []
+    for threads in (1, 2, 7):
+        executor = CpuExecutor(threads)
+        prepared = executor.prepare(toy_key)
+        results.append(executor.bootstrap(prepared, switched, form, table, CHAIN.tables))
+        one_by_one = [
+            executor.bootstrap(prepared, switched, form[i : i + 1], table[i : i + 1], CHAIN.tables) for i in range(9)
+        ]
+        together = executor.bootstrap(prepared, switched, form[:9], table[:9], CHAIN.tables)
+        assert np.array_equal(np.concatenate(one_by_one), together)
+        executor.close()
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_several_callers_share_one_prepared_key(toy_key: EvaluationKey) -> None:
+    executor = CpuExecutor(2)
+    prepared = executor.prepare(toy_key)
+    switched = np.random.default_rng(21).integers(0, 1024, (40, 33)).astype(np.uint16)
+    rows = np.arange(40, dtype=np.int32)
+    expected = executor.bootstrap(prepared, switched, rows, 0 * rows, CHAIN.tables)
+    wrong: list[int] = []
+
+    def caller(number: int) -> None:
+        results = [executor.bootstrap(prepared, switched, rows, 0 * rows, CHAIN.tables) for _ in range(5)]
+        wrong.extend(number for result in results if not np.array_equal(result, expected))
+
+    threads = [threading.Thread(target=caller, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"polynomial_size": 4096}, "polynomial_size"),
+        ({"glwe_dimension": 2}, "glwe_dimension"),
+        ({"pbs_level": 2, "pbs_base_log": 15}, "pbs_level"),
+        ({"pbs_base_log": 31}, "pbs_base_log"),
+        ({"ks_base_log": 17}, "ks_base_log"),
+    ],
+)
+def test_unsupported_parameters_are_named(changed: dict[str, int], field: str) -> None:
+    parameters: ClassicParameters = replace(TOY_2_2, lwe_dimension=1, **changed)  # pyright: ignore[reportArgumentType] - ints
+    with pytest.raises(InvalidInput, match=rf"parameters\.{field}"):
+        CpuExecutor(1).prepare(random_key(parameters, seed=1))
+
+
+def test_bad_batches_are_refused_before_any_pointer_is_made(toy_key: EvaluationKey) -> None:
+    executor = CpuExecutor(1)
+    prepared = executor.prepare(toy_key)
+    switched, row = np.zeros((1, 33), np.uint16), np.zeros(1, np.int32)
+    for form, table, field in ((row + 1, row, "form"), (row - 1, row, "form"), (row, row + 3, "table")):
+        with pytest.raises(InvalidInput, match=field):
+            executor.bootstrap(prepared, switched, form, table, CHAIN.tables)
+    for wrong in (np.zeros((1, 32), np.uint16), switched + np.uint16(1024)):
+        with pytest.raises(InvalidInput, match="switched"):
+            executor.bootstrap(prepared, wrong, row, row, CHAIN.tables)
+    with pytest.raises(InvalidInput, match="ciphertexts"):
+        executor.keyswitch(prepared, np.zeros((1, 512), np.uint64))
+    with pytest.raises(InvalidInput, match="another executor"):
+        executor.keyswitch(ReferenceExecutor().prepare(toy_key), np.zeros((1, 513), np.uint64))
+
+
+def test_unknown_instruction_sets_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="isa"):
+        CpuExecutor(1, "neon")
+    with pytest.raises(InvalidInput, match="isa"):
+        create_executor("reference", isa="avx2")
+
+
+@pytest.mark.skipif(detect_isa() != "avx512", reason="needs AVX-512")
+def test_the_register_allocator_keeps_the_transform_in_registers() -> None:
+    assembly = Kernel.of(V1_5_2_2, "avx512").library.assembly()
+    for function, limit in (("forward", 40), ("inverse", 50), ("middle", 80), ("digits", 0)):
+        (body,) = re.findall(rf"\n{function}:.*?\n(.*?)\.Lfunc_end", assembly, re.DOTALL)
+        spills = len(re.findall(r"zmm\d+, -?\d*\(%rsp\)|-?\d*\(%rsp\), %zmm", body))
+        assert spills <= limit, f"{function}: LLVM no longer heeds the scheduler option"
+
+
+def test_measurements_are_positive_and_add_up() -> None:
+    result = measure(CpuExecutor(1), TOY_2_2, 8, repeats=2)
+    assert result.seconds > 0
+    assert result.pbs_per_second == pytest.approx(1e3 / result.milliseconds_per_pbs)
+    with pytest.raises(InvalidInput, match="batch"):
+        measure(CpuExecutor(1), TOY_2_2, 0)
