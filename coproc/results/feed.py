@@ -1,0 +1,227 @@
+"""One reading of the results for everybody who listens, and the bounded box in front of each listener.
+
+Decides that all subscribers share one wake-up listener and one query a batch, that whoever does not keep up is cut (and
+resumes by sequence number), and how a subscriber goes over from its own backlog to the shared feed without a gap. It
+must not know of websockets.
+
+Going over: the subscriber reads the store to its end, attaches, and reads the store once more. What became visible
+before it attached is in that last reading, what the feed reads afterwards is in its box, and numbers seen twice are
+skipped.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+import trio
+
+from coproc.errors import RecoverableError
+from coproc.results.protocol import CloseCode, Position, write
+from coproc.store.base import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from coproc.results.protocol import Filter
+    from coproc.store.base import ResultEvent
+
+READ_AT_ONCE: Final = 500
+RETRY_SECONDS: Final = 1.0
+"""Pause before the store is asked again after it was out of reach."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class ResultSource(Protocol):
+    """The part of a store that subscriptions need; every store is one."""
+
+    async def results_after(
+        self, sequence: int, limit: int, transaction_ids: Sequence[bytes] | None = None
+    ) -> Sequence[ResultEvent]:
+        """Results with a greater sequence number, in order."""
+        ...
+
+    async def last_sequence(self) -> int:
+        """The newest visible sequence number."""
+        ...
+
+    def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
+        """Subscribe to wake-ups."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How a connection is to end."""
+
+    code: CloseCode
+    reason: str
+    farewell: str | None = None
+    """A last message."""
+
+
+class Closing(Exception):
+    """Unwinds whoever works for a connection that is to end."""
+
+
+class Outbox:
+    """What one connection has still to send: bounded, and the one place that decides when and why it ends.
+
+    Closing interrupts every wait inside ``waiting`` at once. Sending is never interrupted in the middle of a frame, but
+    for ``grace`` seconds later: by then the peer does not read any more.
+    """
+
+    def __init__(self, capacity: int, grace: float) -> None:
+        self._send, self._receive = trio.open_memory_channel[tuple[int, str]](capacity)
+        self._grace = grace
+        self._waits = set[trio.CancelScope]()
+        self.verdict: Close | None = None
+        self.deadline = trio.CancelScope(deadline=inf)
+        """Put around everything that sends."""
+
+    def offer(self, sequence: int, text: str) -> None:
+        """Add a message; a box that is full closes instead. Sequence 0 is for what is no result."""
+        if self.verdict is not None:
+            return
+        try:
+            self._send.send_nowait((sequence, text))
+        except trio.WouldBlock:
+            self.close(CloseCode.TRY_AGAIN, "reads too slowly: resume by sequence number")
+
+    def close(self, code: CloseCode, reason: str, farewell: str | None = None) -> None:
+        """Say that the connection is to end; what was said first holds."""
+        if self.verdict is not None:
+            return
+        self.verdict = Close(code, reason, farewell)
+        self.deadline.deadline = min(self.deadline.deadline, trio.current_time() + self._grace)
+        for scope in self._waits:
+            scope.cancel(reason="the connection is to end")
+
+    def check(self) -> None:
+        """Raise Closing if the connection is to end."""
+        if self.verdict is not None:
+            raise Closing
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Wait for anything but sending: raises Closing as soon as the connection is to end."""
+        scope = trio.CancelScope()
+        self.check()
+        self._waits.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._waits.discard(scope)
+        if scope.cancelled_caught:
+            raise Closing
+
+    async def next(self) -> tuple[int, str]:
+        """Take the oldest message, with its sequence number. Raises Closing."""
+        with self.waiting():
+            return await self._receive.receive()
+        raise Closing  # not reached: waiting() raises
+
+
+@dataclass(eq=False, slots=True)
+class Subscriber:
+    """One who listens to the feed."""
+
+    wanted: Filter
+    outbox: Outbox
+    told: int
+    """The greatest number offered or skipped so far: at first, what it wants to hear after."""
+
+
+class Feed:
+    """Reads results once for all subscribers."""
+
+    def __init__(self, source: ResultSource, poll_seconds: float) -> None:
+        self._source = source
+        self._poll_seconds = poll_seconds
+        self._everything = set[Subscriber]()
+        self._by_transaction: defaultdict[bytes, set[Subscriber]] = defaultdict(set)
+        self._count = 0
+        self.position = 0
+        """Every attached subscriber has been offered all up to this number."""
+        self.connected = False
+        """Whether wake-ups come; without them results are only polled for."""
+
+    @property
+    def subscribers(self) -> int:
+        """How many are attached."""
+        return self._count
+
+    @contextmanager
+    def attached(self, subscriber: Subscriber, position: int) -> Generator[None]:
+        """Offer results to a subscriber that has read the store up to ``position``; see the module for the protocol."""
+        if self._count == 0:  # nobody needs what lies between
+            self.position = max(self.position, position)
+        sets = [self._by_transaction[name] for name in subscriber.wanted.transaction_ids] or [self._everything]
+        for members in sets:
+            members.add(subscriber)
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            for members in sets:
+                members.discard(subscriber)
+            for name in subscriber.wanted.transaction_ids:
+                if not self._by_transaction[name]:
+                    del self._by_transaction[name]
+
+    def tell_position(self, subscriber: Subscriber) -> None:
+        """Let a subscriber know how far it has come, if that is news to it."""
+        if self.position > subscriber.told:
+            subscriber.told = self.position
+            subscriber.outbox.offer(self.position, write(Position(self.position)))
+
+    async def run(self) -> None:
+        """Read and offer until cancelled; a store out of reach is waited for."""
+        while True:
+            try:
+                async with self._source.wakeups() as wakeups:
+                    self.connected = True
+                    await self._offer_new()
+                    while await self._await_results(wakeups):
+                        await self._offer_new()
+            except RecoverableError as error:
+                log.warning("results cannot be read", error=error.message)
+            finally:
+                self.connected = False
+            await trio.sleep(RETRY_SECONDS)
+
+    async def _offer_new(self) -> None:
+        while self._count:
+            events = await self._source.results_after(self.position, READ_AT_ONCE)
+            for event in events:
+                self._offer(event)
+                self.position = max(self.position, event.sequence)
+            if len(events) < READ_AT_ONCE:
+                return
+
+    def _offer(self, event: ResultEvent) -> None:
+        listening = self._everything | self._by_transaction.get(event.transaction_id, set())
+        hearing = [subscriber for subscriber in listening if subscriber.wanted.matches(event)]
+        if hearing:
+            text = write(event)
+            for subscriber in hearing:
+                subscriber.told = max(subscriber.told, event.sequence)
+                subscriber.outbox.offer(event.sequence, text)
+
+    async def _await_results(self, wakeups: trio.abc.ReceiveChannel[Topic]) -> bool:
+        """Wait for a wake-up or for the time to poll; returns whether wake-ups still come."""
+        with trio.move_on_after(self._poll_seconds):
+            try:
+                while await wakeups.receive() is not Topic.RESULTS:
+                    pass
+            except trio.EndOfChannel:
+                return False
+        return True

@@ -1,0 +1,188 @@
+"""One reading for all: who hears what, who is cut, and what happens while the store is away. On a mock clock."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from coproc.errors import RecoverableError
+from coproc.results.feed import Closing, Feed, Outbox, Subscriber
+from coproc.results.protocol import CloseCode, Filter, Position, read_server_message
+from coproc.store.memory import MemoryStore
+from tests.results.publishing import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from coproc.store.base import ResultEvent, Topic
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+class Watched(MemoryStore):
+    """A memory store that counts readings, and can be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readings = 0
+        self.listeners = 0
+        self.away = False
+
+    async def results_after(
+        self, sequence: int, limit: int, transaction_ids: Sequence[bytes] | None = None
+    ) -> Sequence[ResultEvent]:
+        self.readings += 1
+        if self.away:
+            raise RecoverableError("the store is away")
+        return await super().results_after(sequence, limit, transaction_ids)
+
+    @asynccontextmanager
+    async def wakeups(self) -> AsyncGenerator[trio.MemoryReceiveChannel[Topic]]:
+        self.listeners += 1
+        async with super().wakeups() as channel:
+            yield channel
+
+
+def subscriber(capacity: int = 1000, **wanted: frozenset[bytes]) -> Subscriber:
+    return Subscriber(Filter(**wanted), Outbox(capacity, grace=5), 0)  # type: ignore[arg-type]
+
+
+async def heard(listener: Subscriber) -> list[int]:
+    """Sequence numbers that wait in the box."""
+    await wait_all_tasks_blocked()
+    numbers: list[int] = []
+    with suppress(trio.WouldBlock):
+        while True:
+            numbers.append(listener.outbox._receive.receive_nowait()[0])
+    return numbers
+
+
+async def test_all_share_one_listener_and_one_reading(nursery: trio.Nursery) -> None:
+    store = Watched()
+    feed = Feed(store, poll_seconds=1000)
+    nursery.start_soon(feed.run)
+    listeners = [subscriber() for _ in range(50)]
+    publisher = Publisher(store)
+    await publisher.publish()
+    attached = [feed.attached(listener, 1) for listener in listeners]
+    for entry in attached:
+        entry.__enter__()
+    before = store.readings
+    await publisher.publish(3)
+    assert [await heard(listener) for listener in listeners] == [[2, 3, 4]] * 50
+    assert store.readings == before + 3  # a wake-up a result, not one a subscriber
+    assert store.listeners == 1
+    for entry in attached:
+        entry.__exit__(None, None, None)
+    before = store.readings
+    await publisher.publish(3)
+    await wait_all_tasks_blocked()
+    assert (feed.subscribers, store.readings) == (0, before)
+    nursery.cancel_scope.cancel()
+
+
+async def test_everybody_hears_what_it_asked_for(nursery: trio.Nursery) -> None:
+    store = MemoryStore()
+    feed = Feed(store, poll_seconds=1000)
+    nursery.start_soon(feed.run)
+    publisher = Publisher(store)
+    both = subscriber(transaction_ids=frozenset({b"a", b"b"}))
+    only_a, everything = subscriber(transaction_ids=frozenset({b"a"})), subscriber()
+    with feed.attached(both, 0), feed.attached(only_a, 0), feed.attached(everything, 0):
+        for name in (b"a", b"b", b"c", b"a"):
+            await publisher.publish(transaction=name)
+            await wait_all_tasks_blocked()
+        feed.tell_position(only_a)
+        feed.tell_position(both)
+        feed.tell_position(everything)
+        assert await heard(everything) == [1, 2, 3, 4]
+        assert await heard(both) == [1, 2, 4]
+        assert await heard(only_a) == [1, 4]
+        await publisher.publish(transaction=b"c")
+        await wait_all_tasks_blocked()
+        feed.tell_position(only_a)
+        feed.tell_position(only_a)
+        _, text = await only_a.outbox.next()
+        assert read_server_message(text) == Position(5)
+        assert await heard(only_a) == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_does_not_keep_up_is_cut_and_nobody_else(nursery: trio.Nursery) -> None:
+    store = MemoryStore()
+    feed = Feed(store, poll_seconds=1000)
+    nursery.start_soon(feed.run)
+    slow, healthy = subscriber(capacity=4), subscriber()
+    with feed.attached(slow, 0), feed.attached(healthy, 0):
+        await Publisher(store).publish(10)
+        assert await heard(healthy) == list(range(1, 11))
+        assert slow.outbox.verdict is not None
+        assert slow.outbox.verdict.code is CloseCode.TRY_AGAIN
+        with pytest.raises(Closing):
+            await slow.outbox.next()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_store_that_was_away_is_caught_up_with(nursery: trio.Nursery) -> None:
+    store = Watched()
+    feed = Feed(store, poll_seconds=2)
+    nursery.start_soon(feed.run)
+    listener = subscriber()
+    publisher = Publisher(store)
+    with feed.attached(listener, 0):
+        store.away = True
+        await publisher.publish(2)
+        await wait_all_tasks_blocked()
+        assert not feed.connected
+        await publisher.publish(2)
+        assert await heard(listener) == []
+        store.away = False
+        await trio.sleep(2)
+        assert feed.connected
+        assert await heard(listener) == [1, 2, 3, 4]
+    nursery.cancel_scope.cancel()
+
+
+async def test_results_are_found_without_wakeups(nursery: trio.Nursery) -> None:
+    store = MemoryStore()
+    feed = Feed(store, poll_seconds=2)
+    nursery.start_soon(feed.run)
+    listener = subscriber()
+    with feed.attached(listener, 0):
+        await wait_all_tasks_blocked()
+        store._subscribers.clear()
+        await Publisher(store).publish()
+        assert await heard(listener) == []
+        await trio.sleep(2.5)
+        assert await heard(listener) == [1]
+    nursery.cancel_scope.cancel()
+
+
+async def test_closing_ends_waits_at_once_and_sending_after_a_grace() -> None:
+    outbox = Outbox(1, grace=5)
+    started = trio.current_time()
+    ends = dict[str, float]()
+
+    async def wait() -> None:
+        with pytest.raises(Closing):
+            await outbox.next()
+        ends["wait"] = trio.current_time() - started
+
+    async def send() -> None:
+        with outbox.deadline:
+            await trio.sleep_forever()
+        ends["send"] = trio.current_time() - started
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(send)
+        await trio.sleep(1)
+        outbox.close(CloseCode.RESTART, "first")
+        outbox.close(CloseCode.POLICY, "second")
+    assert ends == {"wait": 1, "send": 6}
+    assert outbox.verdict is not None
+    assert outbox.verdict.reason == "first"
