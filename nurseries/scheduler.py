@@ -1,0 +1,345 @@
+"""The actor that turns stored work into jobs and their outputs into stored results.
+
+Decides nothing: ``coproc.scheduling.core`` does. This is its clock, its hands and its ears: it feeds the core with
+events, performs each action in a task of its own, and reports back. No database transaction is open while computing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError
+from coproc.resilience import FullJitter, RetryPolicy, retry
+from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
+from coproc.scheduling.cache import ValueCache
+from coproc.scheduling.core import next_time, step
+from coproc.scheduling.estimate import estimate
+from coproc.scheduling.model import (
+    Cancel,
+    Candidate,
+    Claim,
+    Claimed,
+    ClaimFailed,
+    Computed,
+    Drain,
+    Fail,
+    HandBack,
+    JobFailed,
+    Policy,
+    Release,
+    Renew,
+    Renewed,
+    RenewFailed,
+    Settled,
+    Start,
+    State,
+    Tick,
+    WorkWaiting,
+)
+from coproc.store.base import GroupOutcome, Topic
+from nurseries.executor import Job
+from nurseries.mailbox import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from coproc.circuits.strategy import Strategy
+    from coproc.keyring import KeyCache, KeyFacts
+    from coproc.program.types import Handle
+    from coproc.scheduling.batch import FinishedBatch
+    from coproc.scheduling.cache import Value
+    from coproc.scheduling.model import Action, Event
+    from coproc.store.base import Store, WorkGroup
+    from nurseries.executor import JobCall
+    from nurseries.mailbox import Mailbox
+
+CACHE_BYTES: Final = 256 << 20
+"""Ciphertext blocks kept in memory: 500 values of 64 bits under real parameters."""
+READ_AT_ONCE: Final = 16
+"""Ciphertexts read by one query; the largest take 16.8 MB each."""
+SETTLE: Final = RetryPolicy(attempts=1_000, seconds=600.0, backoff=FullJitter(0.2, 5.0))
+"""Results are dear: a database that is away for minutes does not lose them."""
+GIVE_BACK: Final = RetryPolicy(attempts=5, seconds=5.0, backoff=FullJitter(0.1, 1.0))
+"""Groups that cannot be given back are taken over when their lease ends."""
+RESUBSCRIBE_SECONDS: Final = 1.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _NotTheirFault(RecoverableError):
+    """Something that a job needs is away; its groups are not charged for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStatistics:
+    """What metrics show of a scheduler."""
+
+    held: int
+    """Groups under lease."""
+    computing: int
+    """Jobs that are being computed."""
+    groups_done: int
+    groups_failed: int
+    leases_lost: int
+    cached_bytes: int
+    cache_hits: int
+    cache_misses: int
+    draining: bool
+
+
+class Scheduler:
+    """Claims, computes and stores; ``run`` is an actor, ``request_drain`` its polite stop."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyCache,
+        executor: Mailbox[JobCall],
+        *,
+        worker: str,
+        policy: Policy,
+        strategy: Strategy,
+        drain_seconds: float = 30.0,
+        cache_bytes: int = CACHE_BYTES,
+        chance: Callable[[], float] | None = None,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._executor = executor
+        self._worker = worker
+        self._policy = policy
+        self._strategy = strategy
+        self._drain_seconds = drain_seconds
+        self._chance = chance or random.SystemRandom().random
+        self._cache = ValueCache(cache_bytes)
+        self._draining = trio.Event()
+        self._done = self._failed = self._lost = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._state = State(self._policy)
+        # Bounded by the actions under way, each of which posts one event, and one wake-up.
+        self._inbox: deque[Event] = deque()
+        self._wake = trio.Event()
+        self._jobs: dict[int, trio.CancelScope] = {}
+
+    @property
+    def statistics(self) -> SchedulerStatistics:
+        """How it is doing."""
+        return SchedulerStatistics(
+            held=len(self._state.held),
+            computing=len(self._state.jobs),
+            groups_done=self._done,
+            groups_failed=self._failed,
+            leases_lost=self._lost,
+            cached_bytes=self._cache.size,
+            cache_hits=self._cache.hits,
+            cache_misses=self._cache.misses,
+            draining=self._state.draining,
+        )
+
+    def request_drain(self) -> None:
+        """Take no more work; ``run`` returns when what is computing is stored, or given back after a while."""
+        self._draining.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work until cancelled or drained; whatever is held at the end is given back."""
+        self._reset()
+        try:
+            async with trio.open_nursery() as actions, trio.open_nursery() as ears:
+                ears.start_soon(self._listen)
+                ears.start_soon(self._await_drain)
+                task_status.started()
+                while not self._state.is_drained:
+                    self._feed(actions, await self._next_event())
+                ears.cancel_scope.cancel(reason="the scheduler has drained")
+        finally:
+            await self._give_back_everything()
+
+    # ------------------------------------------------------------------------------------ events
+
+    async def _next_event(self) -> Event:
+        if not self._inbox:
+            self._wake = trio.Event()
+            with trio.move_on_at(next_time(self._state)):
+                await self._wake.wait()
+        return self._inbox.popleft() if self._inbox else Tick()
+
+    def _post(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    def _feed(self, nursery: trio.Nursery, event: Event) -> None:
+        self._state, actions = step(self._state, event, trio.current_time(), self._chance())
+        for action in actions:
+            self._perform(nursery, action)
+
+    async def _listen(self) -> None:
+        """Pass wake-ups on; one waiting event stands for any number of them."""
+        while True:
+            try:
+                async with self._store.wakeups() as wakeups:
+                    self._post_wakeup()  # what came before the subscription was missed
+                    async for topic in wakeups:
+                        if topic is Topic.WORK:
+                            self._post_wakeup()
+            except RecoverableError as error:
+                log.warning("no wake-ups", error=error.message)
+            await trio.sleep(RESUBSCRIBE_SECONDS)
+
+    def _post_wakeup(self) -> None:
+        if not any(isinstance(event, WorkWaiting) for event in self._inbox):
+            self._post(WorkWaiting())
+
+    async def _await_drain(self) -> None:
+        await self._draining.wait()
+        log.info("draining the scheduler", held=len(self._state.held), seconds=self._drain_seconds)
+        self._post(Drain())
+        await trio.sleep(self._drain_seconds)
+        self._post(HandBack())
+        await trio.sleep_forever()
+
+    # ----------------------------------------------------------------------------------- actions
+
+    def _perform(self, actions: trio.Nursery, action: Action) -> None:
+        match action:
+            case Claim():
+                actions.start_soon(self._claim, action.limit)
+            case Renew():
+                actions.start_soon(self._renew, action.group_ids)
+            case Release():
+                actions.start_soon(self._release, action.group_ids)
+            case Start():
+                actions.start_soon(self._run_job, actions, action)
+            case Cancel():
+                if (scope := self._jobs.get(action.job)) is not None:
+                    scope.cancel(reason="the job is not wanted any more")
+            case Fail():
+                work, failure = action.work, action.failure
+                log.warning("group failed", group=work.group_id, rule=failure.rule, reason=failure.message)
+                outcome = GroupOutcome(work.group_id, (), dict.fromkeys(work.wanted, failure))
+                actions.start_soon(self._settle, outcome)
+
+    async def _claim(self, limit: int) -> None:
+        try:
+            groups = await self._store.claim(self._worker, limit, self._policy.lease_seconds)
+        except RecoverableError as error:
+            log.warning("claiming failed", error=error.message)
+            self._post(ClaimFailed())
+            return
+        candidates: list[Candidate] = []
+        for work in groups:
+            size = estimate(work)
+            candidates.append(Candidate(work, work.key_id, size.cost, size.path))
+        self._post(Claimed(tuple(candidates)))
+
+    async def _renew(self, group_ids: frozenset[int]) -> None:
+        try:
+            held = await self._store.renew(self._worker, sorted(group_ids), self._policy.lease_seconds)
+        except RecoverableError as error:
+            log.warning("renewing failed", error=error.message)
+            self._post(RenewFailed())
+        else:
+            self._post(Renewed(group_ids, held))
+
+    async def _release(self, group_ids: frozenset[int]) -> None:
+        try:
+            await retry(
+                lambda: self._store.release(self._worker, sorted(group_ids)), GIVE_BACK, what="giving groups back"
+            )
+        except RecoverableError as error:
+            log.warning("groups not given back; others take over when the lease ends", error=error.message)
+
+    async def _run_job(self, actions: trio.Nursery, start: Start) -> None:
+        with trio.CancelScope() as scope:
+            self._jobs[start.job] = scope
+            try:
+                finished = await self._compute(start.groups)
+            except FatalError:
+                raise
+            except CoprocError as error:
+                log.warning("job failed", job=start.job, groups=len(start.groups), rule=error.rule, error=error.message)
+                self._post(JobFailed(start.job, error, counts=not isinstance(error, _NotTheirFault)))
+            else:
+                # Nothing is awaited from here on: a cancelled job has either no outputs, or all of them stored.
+                self._cache.add(finished.values)
+                self._post(Computed(start.job))
+                for outcome in finished.outcomes:
+                    actions.start_soon(self._settle, outcome)
+            finally:
+                del self._jobs[start.job]
+
+    async def _compute(self, groups: Sequence[WorkGroup]) -> FinishedBatch:
+        """Load, plan, compute and write one job."""
+        key_id = groups[0].key_id
+        began = trio.current_time()
+        try:
+            facts = await self._keys.facts(key_id)
+            values, bad_inputs = await self._load(external_inputs(groups), facts, key_id)
+        except RecoverableError as error:
+            raise _NotTheirFault(f"inputs are out of reach: {error.message}") from error
+        batch = await trio.to_thread.run_sync(prepare_batch, groups, values, bad_inputs, facts, self._strategy)
+        planned = trio.current_time()
+        outputs = await ask(self._executor, Job(key_id, batch.plan.circuit, batch.inputs))
+        computed = trio.current_time()
+        finished = await trio.to_thread.run_sync(finish_batch, batch, outputs, facts, key_id)
+        log.info(
+            "job computed",
+            groups=len(groups),
+            bootstraps=batch.plan.circuit.bootstraps,
+            levels=batch.plan.circuit.depth,
+            prepare_seconds=round(planned - began, 4),
+            compute_seconds=round(computed - planned, 4),
+        )
+        return finished
+
+    async def _load(
+        self, handles: Sequence[Handle], facts: KeyFacts, key_id: bytes
+    ) -> tuple[dict[Handle, Value], dict[Handle, IrrecoverableError]]:
+        """Read values from memory, else from the store."""
+        values = self._cache.find(handles, key_id)
+        bad_inputs: dict[Handle, IrrecoverableError] = {}
+        missing = [handle for handle in handles if handle not in values]
+        for first in range(0, len(missing), READ_AT_ONCE):
+            wanted = missing[first : first + READ_AT_ONCE]
+            stored = await self._store.get_ciphertexts(wanted)
+            absent = [handle for handle in wanted if handle not in stored]
+            if absent:
+                raise RecoverableError("an input of claimed work is not stored", handle=absent[0].hex())
+            read, errors = await trio.to_thread.run_sync(read_values, tuple(stored.values()), facts, key_id)
+            values |= read
+            bad_inputs |= errors
+            self._cache.add(read)
+        return values, bad_inputs
+
+    async def _settle(self, outcome: GroupOutcome) -> None:
+        """Store an outcome; the results are kept in memory until the database takes them."""
+        kept = False
+        try:
+            kept = await retry(
+                lambda: self._store.finish(self._worker, outcome), SETTLE, what=f"storing group {outcome.group_id}"
+            )
+        except RecoverableError as error:
+            log.error("results not stored; the group is computed again", group=outcome.group_id, error=error.message)  # noqa: TRY400 - no defect
+        except IrrecoverableError:
+            # Our own defect; the lease ends by itself, and its attempts are bounded.
+            log.exception("the store refuses an outcome", group=outcome.group_id)
+        if kept:
+            self._done += not outcome.failures
+            self._failed += bool(outcome.failures)
+        else:
+            self._lost += 1
+        self._post(Settled(outcome.group_id))
+
+    async def _give_back_everything(self) -> None:
+        """After cancellation or a crash: let others go on at once instead of after the lease."""
+        left = frozenset(self._state.held)
+        if left:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK.seconds):
+                await self._release(left)
