@@ -72,14 +72,14 @@ def sum_words(builder: Builder, added: Sequence[Word], subtracted: Sequence[Word
 def sum_columns(builder: Builder, columns: Sequence[Sequence[Block]]) -> Word:
     """Add up weighted digits: column ``i`` has weight ``4^i``; what is carried out of the last column is dropped.
 
-    Blocks may be of any range that starts at 0 or above.
+    Blocks may be of any range, negative values too. Digits that nobody reads cost nothing but their carry.
     """
     result: list[Block] = []
     waiting = [list(column) for column in columns]
     for index, column in enumerate(waiting):
         above = waiting[index + 1] if index + 1 < len(waiting) else None
         while True:
-            part = _fill(column)
+            part = _fill(column) if column else builder.constant(0)
             whole = not column
             digit, carry = _split(builder, part, is_last=above is None)
             if above is not None and carry.clear != 0:
@@ -93,7 +93,7 @@ def sum_columns(builder: Builder, columns: Sequence[Sequence[Block]]) -> Word:
 
 def _fill(column: list[Block]) -> Block:
     """Take blocks off a column while their sum fits one look-up."""
-    column.sort(key=lambda block: (block.high - block.low, block.terms))
+    column.sort(key=lambda block: (-block.level, block.high - block.low))  # taken from the end: early and wide first
     total = column.pop()
     index = len(column) - 1
     while index >= 0:
@@ -107,7 +107,7 @@ def _fill(column: list[Block]) -> Block:
 
 def _split(builder: Builder, total: Block, *, is_last: bool) -> tuple[Block, Block]:
     """Cut a sum into its digit and what is carried."""
-    if total.high < BASE:
+    if total.low >= 0 and total.high < BASE:
         return total, builder.constant(0)
     if is_last:
         return builder.look_up(total, lambda x: x % BASE), builder.constant(0)
@@ -133,7 +133,11 @@ def _add_with_carry(builder: Builder, a: Word, b: Word, carry: int, strategy: St
 
 
 def _ripple(builder: Builder, a: Word, b: Word, carry: Block) -> Word:
-    """Let the carry travel along: one bootstrap a block gives digit and carry."""
+    return ripple(builder, a, b, carry)[0]
+
+
+def ripple(builder: Builder, a: Word, b: Word, carry: Block) -> tuple[Word, Block]:
+    """Let the carry travel along: one bootstrap a block gives digit and carry. Returns the sum and the last carry."""
     result: list[Block] = []
     for x, y in zip(a, b, strict=True):
         total = x + y + carry
@@ -141,7 +145,7 @@ def _ripple(builder: Builder, a: Word, b: Word, carry: Block) -> Word:
             total = builder.clean(x) + builder.clean(y) + carry
         digit, carry = builder.look_up_many(total, (lambda v: v % BASE, lambda v: v // BASE))
         result.append(digit)
-    return tuple(result)
+    return tuple(result), carry
 
 
 def _carries_into_pairs(builder: Builder, totals: Sequence[Block], carry: int) -> list[Block]:

@@ -103,6 +103,11 @@ class Block:
         return self.builder.noise_of(self.terms)
 
     @property
+    def level(self) -> int:
+        """Round after which the value is known: 0 for inputs and constants."""
+        return self.builder.level_of(self.terms)
+
+    @property
     def is_fresh(self) -> bool:
         """Whether the noise is that of one wire (or none)."""
         return not self.terms or (len(self.terms) == 1 and abs(self.terms[0][1]) == 1)
@@ -150,6 +155,10 @@ class Builder:
             else:
                 shared[origin] = shared.get(origin, 0) + abs(coefficient)
         return total + sum(value * value for value in shared.values())
+
+    def level_of(self, terms: Terms) -> int:
+        """Round after which all wires of a form are known."""
+        return max((self._level[wire] for wire, _ in terms), default=0)
 
     def look_up(self, form: Block, function: Callable[[int], int]) -> Block:
         """Apply a function to a form by one bootstrap, or none if the result is known or is the form itself.
@@ -242,7 +251,7 @@ class Builder:
         key = (terms, 0, table)
         first = self._known.get(key)
         if first is None:
-            level = 1 + max(self._level[wire] for wire, _ in terms)
+            level = 1 + self.level_of(terms)
             index = len(self._bootstraps)
             first = len(self._ranges)
             for row in rows:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Final
 from coproc.circuits import arithmetic, bitwise, compare
 from coproc.circuits.builder import Builder
 from coproc.circuits.cast import cast
+from coproc.circuits.division import divide, divide_by_known
+from coproc.circuits.multiplication import clear_value, mul, mul_known, mul_wide
 from coproc.circuits.selection import select
+from coproc.circuits.shift import Direction, shift
 from coproc.circuits.word import Word, constant_word, input_word, materialise
 from coproc.errors import IrrecoverableError
 from coproc.program.computation import Operation
@@ -136,6 +139,33 @@ class _Lowering:
         """Whether operands are two's complement."""
         return self.type.is_signed
 
+    def shifted(self, direction: Direction) -> Word:
+        """Shift or rotate the first operand by the second."""
+        return shift(self.builder, self.word(0), self.word(1), direction, signed=self.signed)
+
+    def summed(self) -> Word:
+        """Sum all operands."""
+        words = [self.read(operand) for operand in self.step.operands]
+        return arithmetic.sum_words(self.builder, words, (), self.type.blocks)
+
+    def found(self) -> Word:
+        """Ask whether the first operand is among the others."""
+        flags = [compare.eq(self.builder, self.word(0), self.read(operand))[0] for operand in self.step.operands[1:]]
+        return (compare.any_of(self.builder, flags),)
+
+    def multiplied_and_divided(self) -> Word:
+        """Multiply in double width, divide by a known number and cut to the width."""
+        a, b, divisor = self.word(0), self.word(1), self.step.operands[2]
+        width = self.type.blocks
+        factor = clear_value(b)
+        product = (
+            mul_wide(self.builder, _cleaned(self.builder, a), _cleaned(self.builder, b), 2 * width)
+            if factor is None
+            else mul_known(self.builder, a, factor, 2 * width)
+        )
+        value = divisor.value if isinstance(divisor, Constant) else 0
+        return divide_by_known(self.builder, product, value).quotient[:width]
+
     def word(self, index: int) -> Word:
         """Return an operand as a word, a clear one as known blocks."""
         return self.read(self.step.operands[index])
@@ -147,9 +177,23 @@ class _Lowering:
         return self.values[operand.number]
 
 
+def _cleaned(builder: Builder, word: Word) -> Word:
+    return tuple(builder.clean(block) for block in word)
+
+
 _FAMILIES: Final[Mapping[Operation, Callable[[_Lowering], Word]]] = {
     Operation.ADD: lambda x: arithmetic.add(x.builder, x.word(0), x.word(1), x.strategy),
     Operation.SUB: lambda x: arithmetic.sub(x.builder, x.word(0), x.word(1), x.strategy),
+    Operation.MUL: lambda x: mul(x.builder, x.word(0), x.word(1)),
+    Operation.DIV: lambda x: divide(x.builder, x.word(0), x.word(1), signed=x.signed).quotient,
+    Operation.REM: lambda x: divide(x.builder, x.word(0), x.word(1), signed=x.signed).remainder,
+    Operation.SHL: lambda x: x.shifted(Direction.LEFT),
+    Operation.SHR: lambda x: x.shifted(Direction.RIGHT),
+    Operation.ROTL: lambda x: x.shifted(Direction.ROTATE_LEFT),
+    Operation.ROTR: lambda x: x.shifted(Direction.ROTATE_RIGHT),
+    Operation.SUM: lambda x: x.summed(),
+    Operation.IS_IN: lambda x: x.found(),
+    Operation.MUL_DIV: lambda x: x.multiplied_and_divided(),
     Operation.NEG: lambda x: arithmetic.neg(x.builder, x.word(0), x.strategy),
     Operation.BIT_AND: lambda x: bitwise.bit_and(x.builder, x.word(0), x.word(1)),
     Operation.BIT_OR: lambda x: bitwise.bit_or(x.builder, x.word(0), x.word(1)),

@@ -41,14 +41,45 @@ def _evaluate(graph: WordGraph, step: Step, values: Sequence[int]) -> int:
         reduce(operand.value, operand_type) if isinstance(operand, Constant) else values[operand.number]
         for operand in step.operands
     ]
+    bits = operand_type.bits
+    unsigned = [value & ((1 << bits) - 1) for value in operands]
+    match step.operation:
+        case Operation.SHL:
+            return reduce(operands[0] << (unsigned[1] % bits), step.result)
+        case Operation.SHR:
+            return operands[0] >> (unsigned[1] % bits)
+        case Operation.ROTL:
+            return reduce(_rotate_left(unsigned[0], unsigned[1] % bits, bits), step.result)
+        case Operation.ROTR:
+            return reduce(_rotate_left(unsigned[0], -unsigned[1] % bits, bits), step.result)
+        case _:
+            pass
     if step.operation is Operation.CAST and step.result.bits == 1:
         return int(operands[0] != 0)
     return reduce(_MEANINGS[step.operation](operands), step.result)
 
 
+def _rotate_left(value: int, amount: int, bits: int) -> int:
+    return value << amount | value >> (bits - amount)
+
+
+def divide(a: int, b: int) -> tuple[int, int]:
+    """Divide, rounding towards zero; by zero the quotient is all ones (negated for a < 0), the remainder ``a``."""
+    if b == 0:
+        return (1 if a < 0 else -1), a
+    quotient = abs(a) // abs(b) * (-1 if (a < 0) != (b < 0) else 1)
+    return quotient, a - quotient * b
+
+
 _MEANINGS: Final[Mapping[Operation, Callable[[Sequence[int]], int]]] = {
     Operation.ADD: lambda x: x[0] + x[1],
     Operation.SUB: lambda x: x[0] - x[1],
+    Operation.MUL: lambda x: x[0] * x[1],
+    Operation.DIV: lambda x: divide(x[0], x[1])[0],
+    Operation.REM: lambda x: divide(x[0], x[1])[1],
+    Operation.SUM: sum,
+    Operation.IS_IN: lambda x: int(x[0] in x[1:]),
+    Operation.MUL_DIV: lambda x: x[0] * x[1] // x[2],
     Operation.NEG: lambda x: -x[0],
     Operation.BIT_AND: lambda x: x[0] & x[1],
     Operation.BIT_OR: lambda x: x[0] | x[1],

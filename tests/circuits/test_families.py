@@ -11,8 +11,11 @@ from coproc.circuits import arithmetic, bitwise, compare
 from coproc.circuits.builder import Builder
 from coproc.circuits.cast import cast
 from coproc.circuits.counts import count
+from coproc.circuits.division import DivisionByZero, divide
 from coproc.circuits.evaluation import evaluate, verify
+from coproc.circuits.multiplication import mul
 from coproc.circuits.selection import gate, select
+from coproc.circuits.shift import Direction, shift
 from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import Word, constant_word, input_word, materialise
 
@@ -74,6 +77,27 @@ FAMILIES: dict[str, tuple[Family, Meaning, int]] = {
         8,
     ),
     "gate": (lambda o, a, b, c, s: gate(o, c[0], a), lambda a, b, c: np.where(c, a, 0), 8),
+    "mul": (lambda o, a, b, c, s: mul(o, a, b), lambda a, b, c: a * b, 8),
+    "mul by a boolean": (lambda o, a, b, c, s: mul(o, a, cast(o, c, 8)), lambda a, b, c: a * c, 8),
+    "wide mul": (lambda o, a, b, c, s: mul(o, cast(o, a, 16), (*b, *a)), lambda a, b, c: a * (b + (a << 8)), 16),
+    "square": (lambda o, a, b, c, s: mul(o, (*a, *b), (*a, *b)), lambda a, b, c: (a + (b << 8)) ** 2, 16),
+    "shl": (lambda o, a, b, c, s: shift(o, a, b, Direction.LEFT), lambda a, b, c: a << (b % 8), 8),
+    "shr": (lambda o, a, b, c, s: shift(o, a, b, Direction.RIGHT), lambda a, b, c: a >> (b % 8), 8),
+    "signed shr": (
+        lambda o, a, b, c, s: shift(o, a, b, Direction.RIGHT, signed=True),
+        lambda a, b, c: signed(a) >> (b % 8),
+        8,
+    ),
+    "rotl": (
+        lambda o, a, b, c, s: shift(o, a, b, Direction.ROTATE_LEFT),
+        lambda a, b, c: a << (b % 8) | a >> (8 - b % 8),
+        8,
+    ),
+    "rotr": (
+        lambda o, a, b, c, s: shift(o, a, b, Direction.ROTATE_RIGHT),
+        lambda a, b, c: a >> (b % 8) | a << (8 - b % 8),
+        8,
+    ),
     "widen": (lambda o, a, b, c, s: cast(o, a, 16), lambda a, b, c: a, 16),
     "widen signed": (lambda o, a, b, c, s: cast(o, a, 16, signed=True), lambda a, b, c: signed(a), 16),
     "narrow": (lambda o, a, b, c, s: cast(o, a, 4), lambda a, b, c: a, 4),
@@ -164,6 +188,9 @@ def test_at_random_at_every_width(bits: int, strategy: Strategy) -> None:
         ("select", T, 64, 2),
         ("gate", T, 32, 1),
         ("bit_and", T, 32, 1),
+        ("mul", T, 1141, 39),
+        ("shl", T, 211, 8),
+        ("rotl", T, 227, 8),
         ("bit_not", T, 0, 0),
     ],
 )
@@ -176,3 +203,44 @@ def test_costs_at_64_bits(name: str, strategy: Strategy, bootstraps: int, depth:
 @pytest.mark.parametrize(("right", "bootstraps"), [(0, 5), (0xFFFFFFFFFFFFFFFF, 5), (0x1111111111111111, 11)])
 def test_equality_with_a_known_value_tests_many_digits_at_once(right: int, bootstraps: int) -> None:
     assert count(build(FAMILIES["eq"][0], 64, 1, T, right)).bootstraps <= bootstraps
+
+
+def clear_division(a: NDArray[np.int64], b: NDArray[np.int64], *, is_signed: bool) -> NDArray[np.int64]:
+    """Quotient and remainder, one above the other, with what a division by zero gives."""
+    x, y = (signed(a), signed(b)) if is_signed else (a, b)
+    safe = np.where(y == 0, 1, y)
+    quotient = np.sign(x) * np.sign(safe) * (abs(x) // abs(safe))
+    quotient = np.where(y == 0, np.where(x < 0, 1, -1), quotient)
+    return np.stack([quotient & 255, np.where(y == 0, x, x - quotient * safe) & 255])
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_division_exhaustively_at_8_bits(*, is_signed: bool) -> None:
+    builder = Builder()
+    a, b = input_word(builder, 8), input_word(builder, 8)
+    division = divide(builder, a, b, signed=is_signed)
+    circuit = builder.build(materialise(builder, division.quotient, 8) + materialise(builder, division.remainder, 8))
+    verify(circuit)
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(256), np.arange(256)))
+    found = evaluate(circuit, np.concatenate([split(x, 8), split(y, 8)]))
+    assert np.array_equal(np.stack([join(found[:4]), join(found[4:])]), clear_division(x, y, is_signed=is_signed))
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_division_by_every_known_divisor(*, is_signed: bool) -> None:
+    x = np.arange(256)
+    for divisor in range(1, 256):
+        builder = Builder()
+        division = divide(builder, input_word(builder, 8), constant_word(builder, divisor, 8), signed=is_signed)
+        circuit = builder.build(
+            materialise(builder, division.quotient, 8) + materialise(builder, division.remainder, 8)
+        )
+        found = evaluate(circuit, split(x, 8))
+        expected = clear_division(x, np.full_like(x, divisor), is_signed=is_signed)
+        assert np.array_equal(np.stack([join(found[:4]), join(found[4:])]), expected), divisor
+
+
+def test_a_known_zero_divisor_is_refused() -> None:
+    builder = Builder()
+    with pytest.raises(DivisionByZero):
+        divide(builder, input_word(builder, 8), constant_word(builder, 256, 8))

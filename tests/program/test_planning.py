@@ -24,6 +24,11 @@ BINARY = (
     Operation.BIT_XOR,
     Operation.MIN,
     Operation.MAX,
+    Operation.MUL,
+    Operation.SHL,
+    Operation.SHR,
+    Operation.DIV,
+    Operation.REM,
 )
 COMPARISONS = (Operation.EQ, Operation.NE, Operation.LT, Operation.LE, Operation.GT, Operation.GE)
 
@@ -45,7 +50,11 @@ def random_group(rng: random.Random, steps: int) -> list[Computation]:
 
     for _ in range(steps):
         right = rng.choice(
-            [rng.choice(numbers), rng.choice(numbers), Scalar(rng.getrandbits(fhe_type.bits).to_bytes(32, "big"))]
+            [
+                rng.choice(numbers),
+                rng.choice(numbers),
+                Scalar((rng.getrandbits(fhe_type.bits) or 1).to_bytes(32, "big")),
+            ]
         )
         match rng.randrange(6):
             case 0 | 1:
@@ -58,6 +67,12 @@ def random_group(rng: random.Random, steps: int) -> list[Computation]:
                 emit(rng.choice([Operation.NEG, Operation.NOT]), fhe_type, rng.choice(numbers))
             case _:
                 emit(rng.choice([Operation.BIT_AND, Operation.BIT_XOR]), FheType.BOOL, rng.choice(bools), bools[0])
+    if not fhe_type.is_signed:
+        emit(Operation.SUM, fhe_type, *numbers[:5])
+        emit(Operation.IS_IN, FheType.BOOL, numbers[-1], *numbers[:3])
+        emit(Operation.MUL_DIV, fhe_type, numbers[0], rng.choice(numbers), Scalar(bytes([rng.randrange(1, 256)])))
+        emit(Operation.ROTL, fhe_type, numbers[0], numbers[1])
+        emit(Operation.ROTR, fhe_type, numbers[0], Scalar(bytes([rng.randrange(256)])))
     emit(Operation.CAST, FheType.UINT64, numbers[-1])
     emit(Operation.CAST, FheType.BOOL, numbers[-1])
     emit(Operation.TRIVIAL_ENCRYPT, fhe_type, Scalar(bytes([rng.randrange(256)])))
@@ -76,7 +91,7 @@ def run_plan(planned: Plan, values: dict[Handle, int]) -> dict[tuple[int, Handle
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_groups_compute_what_integers_do(seed: int, strategy: Strategy) -> None:
     rng = random.Random(seed)
     groups = [
