@@ -1,0 +1,43 @@
+"""What a service says about its own health: plain data, made by whoever runs the actors.
+
+Decides the fields and what probes conclude from them; knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class ActorReport:
+    """How one actor is."""
+
+    state: str
+    healthy: bool
+    restarts: int = 0
+    error: str | None = None
+    """Its latest crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """How a service is."""
+
+    started: bool
+    """Every actor has come up once."""
+    ready: bool
+    """Callers should come here."""
+    draining: bool
+    actors: Mapping[str, ActorReport] = field(default_factory=dict[str, ActorReport])
+    """In start order."""
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Counters and gauges by name, for metrics."""
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """Actors that do not do what they are there for."""
+        return tuple(name for name, actor in self.actors.items() if not actor.healthy)

@@ -1,0 +1,411 @@
+"""The root of the supervision tree: what runs, in which order it starts and stops, and what the process returns.
+
+Decides the tree::
+
+    root (one for one)
+      health       first up, last down: a drain is seen as one
+      watchdog     temporary: its failure harms nobody
+      core (rest for one: each needs those above it)
+        postgres   unless a URL was given
+        store      pool and migrations
+        services (one for one)
+          results, executor, scheduler, listener
+
+and the drain: the listener and the scheduler stop taking work at the same moment and share ``drain_seconds``; then the
+executor, results, store, database and health end, in this order. Must not know what any of them does.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from coproc import __version__
+from coproc.api.service import CoprocessorService, ServiceSettings
+from coproc.circuits.strategy import Strategy as CircuitStrategy
+from coproc.config import Addresses
+from coproc.errors import FatalError, RecoverableError
+from coproc.health.report import ActorReport, HealthReport
+from coproc.keyring import KeyCache
+from coproc.program.planning import PLAN_VERSION
+from coproc.scheduling.model import Policy
+from coproc.store.open import open_store
+from coproc.tfhe.server_key import load_server_key
+from nurseries.cpu_executor import cpu_executor
+from nurseries.executor import ExecutorActor, JobCall
+from nurseries.gpu_executor import find_gpus, require_gpu
+from nurseries.health import run_health
+from nurseries.listener import ListenerSettings, run_listener
+from nurseries.mailbox import Mailbox
+from nurseries.postgres import run_postgres
+from nurseries.results import ResultsSettings, run_results
+from nurseries.scheduler import Scheduler
+from nurseries.supervisor import Child, ChildStatus, Restart, Strategy, Supervisor
+from nurseries.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from coproc.config import Config
+    from coproc.store.base import Store
+    from coproc.tfhe.keys import EvaluationKey
+
+TFHE_VERSIONS: Final = ("1.5", "1.6", "1.7")
+JOBS_AT_ONCE: Final = 2
+CLOSE_SECONDS: Final = 10.0
+"""What an actor may take beyond the drain to close its sockets."""
+START_SECONDS: Final = 330.0
+"""How long one actor may take to come up; a database may have to recover."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Service:
+    """One running service: its actors, and what they hand to those that start after them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.ports: dict[str, int] = {}
+        """Bound ports by actor; a restarted actor binds the one it had."""
+        self.draining = False
+        self.started = False
+        self.store: Store | None = None
+        self.keys: KeyCache | None = None
+        self.executor: ExecutorActor | None = None
+        self.scheduler: Scheduler | None = None
+        self.watchdog = Watchdog()
+        self.jobs = Mailbox[JobCall]("jobs", JOBS_AT_ONCE)
+        self._database_url = config.database_url
+        self._stopping: dict[str, trio.Event] = {}
+        drain = config.drain_seconds
+        self.services = Supervisor(
+            "services",
+            [
+                Child("results", self._run_results, stop=partial(self._stop, "results"), stop_grace=CLOSE_SECONDS),
+                Child("executor", self._run_executor, start_timeout=START_SECONDS),
+                Child("scheduler", self._run_scheduler, stop=self._drain_scheduler, stop_grace=drain + CLOSE_SECONDS),
+                Child(
+                    "listener",
+                    self._run_listener,
+                    stop=partial(self._stop, "listener"),
+                    stop_grace=drain + CLOSE_SECONDS,
+                ),
+            ],
+        )
+        services = Child(
+            "services",
+            self.services.run,
+            stop=self._drain,
+            stop_grace=2 * drain + 4 * CLOSE_SECONDS,
+            start_timeout=START_SECONDS,
+        )
+        postgres = [] if config.database_url else [Child("postgres", self._run_postgres, start_timeout=START_SECONDS)]
+        self.core = Supervisor(
+            "core",
+            [*postgres, Child("store", self._run_store, start_timeout=START_SECONDS), services],
+            strategy=Strategy.REST_FOR_ONE,
+        )
+        core = Child(
+            "core",
+            self.core.run,
+            stop=self.core.request_stop,
+            stop_grace=2 * drain + 6 * CLOSE_SECONDS,
+            start_timeout=3 * START_SECONDS,
+        )
+        self.root = Supervisor(
+            "root",
+            [
+                Child("health", self._run_health, stop=partial(self._stop, "health"), stop_grace=CLOSE_SECONDS),
+                Child("watchdog", self.watchdog.run, restart=Restart.TEMPORARY),
+                core,
+            ],
+        )
+
+    @property
+    def actors(self) -> tuple[ChildStatus, ...]:
+        """Every actor of the tree, in start order."""
+        return (*self.root.status, *self.core.status, *self.services.status)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether callers should come here: everything runs and nothing drains."""
+        return self.started and not self.draining and all(status.healthy for status in self.actors)
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the service listens, once it does."""
+        return Addresses.of(
+            self.config.host,
+            grpc=self.ports["listener"],
+            results=self.ports["results"],
+            health=self.ports["health"],
+            tls=self.config.tls_certificate is not None,
+        )
+
+    def report(self) -> HealthReport:
+        """Say how the service is, for probes."""
+        watchdog, scheduler, executor = self.watchdog.health, self.scheduler, self.executor
+        numbers: dict[str, float] = {
+            "event_loop_lag_seconds": watchdog.lag,
+            "event_loop_blocked_steps": watchdog.blocked_steps,
+            "jobs_waiting": self.jobs.statistics.waiting,
+        }
+        if scheduler is not None:
+            statistics = scheduler.statistics
+            numbers |= {
+                "groups_held": statistics.held,
+                "groups_done": statistics.groups_done,
+                "groups_failed": statistics.groups_failed,
+                "leases_lost": statistics.leases_lost,
+            }
+        if executor is not None:
+            work = executor.statistics
+            numbers |= {
+                "executor_jobs": work.jobs,
+                "executor_failures": work.failures,
+                "executor_bootstraps": work.bootstraps,
+                "executor_busy_seconds": work.busy_seconds,
+            }
+        actors = {
+            status.name: ActorReport(status.state.value, status.healthy, status.restarts, status.error)
+            for status in self.actors
+        }
+        return HealthReport(
+            started=self.started, ready=self.is_ready, draining=self.draining, actors=actors, numbers=numbers
+        )
+
+    def request_stop(self) -> None:
+        """Begin the drain."""
+        self.draining = True
+        self.root.request_stop()
+
+    # ------------------------------------------------------------------------------------------ stopping
+
+    def _stop(self, actor: str) -> None:
+        if (stopping := self._stopping.get(actor)) is not None:
+            stopping.set()
+
+    def _drain_scheduler(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.request_drain()
+
+    def _drain(self) -> None:
+        """Stop the services; the scheduler drains while the listener does."""
+        self.services.request_stop()
+        self._drain_scheduler()
+
+    def _fresh_stop(self, actor: str) -> trio.Event:
+        self._stopping[actor] = trio.Event()
+        return self._stopping[actor]
+
+    # ------------------------------------------------------------------------------------------ actors
+
+    async def _run_health(self, *, task_status: trio.TaskStatus[object]) -> None:
+        from coproc.health.app import make_app  # noqa: PLC0415 - Quart takes a while to import
+
+        config = self.config
+        await self._listening(
+            "health",
+            task_status,
+            partial(
+                run_health,
+                make_app(self.report),
+                config.host,
+                self.ports.get("health", config.health_port),
+                stopping=self._fresh_stop("health"),
+                reuse_port=config.reuse_port,
+            ),
+        )
+
+    async def _run_postgres(self, *, task_status: trio.TaskStatus[object]) -> None:
+        async with trio.open_nursery() as nursery:
+            self._database_url = await nursery.start(run_postgres, self.config.data_directory)
+            task_status.started()
+
+    async def _run_store(self, *, task_status: trio.TaskStatus[object]) -> None:
+        if self._database_url is None:
+            raise FatalError("there is no database to open")
+        async with open_store(self._database_url, pool_size=self.config.pool_size) as store:
+            self.store = store
+            self.keys = KeyCache(store, _load_key, capacity=self.config.key_cache)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def _run_results(self, *, task_status: trio.TaskStatus[object]) -> None:
+        config = self.config
+        store, _ = self._needs()
+        settings = ResultsSettings(
+            host=config.host,
+            port=self.ports.get("results", config.results_port),
+            reuse_port=config.reuse_port,
+            ssl_context=config.server_tls(),
+            tokens=config.read_tokens(),
+        )
+        run = partial(run_results, store, settings, stopping=self._fresh_stop("results"))
+        await self._listening("results", task_status, run)
+
+    async def _run_executor(self, *, task_status: trio.TaskStatus[object]) -> None:
+        config = self.config
+        _, keys = self._needs()
+        if config.executor == "gpu":
+            require_gpu()
+        if config.executor == "auto":
+            log.info("choosing the executor", chosen="cpu", reason=find_gpus().reason)
+        name = "cpu" if config.executor == "auto" else config.executor
+        threads = config.threads or None
+        self.executor = cpu_executor(
+            keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE, prepared_keys=config.key_cache
+        )
+        await self.executor.run(task_status=task_status)
+
+    async def _run_scheduler(self, *, task_status: trio.TaskStatus[object]) -> None:
+        config = self.config
+        store, keys = self._needs()
+        latency = config.strategy == "latency"
+        self.scheduler = Scheduler(
+            store,
+            keys,
+            self.jobs,
+            worker=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            policy=Policy(
+                capacity=4 * config.maximum_batch,
+                jobs=JOBS_AT_ONCE,
+                batch_groups=config.maximum_batch,
+                window=config.batch_window_seconds,
+                lease_seconds=config.lease_seconds,
+                attempts=config.attempts,
+            ),
+            strategy=CircuitStrategy.LATENCY if latency else CircuitStrategy.THROUGHPUT,
+            drain_seconds=config.drain_seconds,
+        )
+        await self.scheduler.run(task_status=task_status)
+
+    async def _run_listener(self, *, task_status: trio.TaskStatus[object]) -> None:
+        config = self.config
+        store, keys = self._needs()
+        name = self.executor.statistics.name if self.executor is not None else None
+        service = CoprocessorService(
+            store,
+            keys,
+            ServiceSettings(
+                software_version=__version__,
+                tfhe_versions=TFHE_VERSIONS,
+                plan_version=PLAN_VERSION,
+                executors=(name,) if name else (),
+                results_port=self.ports["results"],
+                allow_insecure_parameters=config.allow_insecure_parameters,
+                limits=config.limits,
+            ),
+        )
+        settings = ListenerSettings(
+            host=config.host,
+            port=self.ports.get("listener", config.grpc_port),
+            drain_seconds=config.drain_seconds,
+            reuse_port=config.reuse_port,
+            ssl_context=config.server_tls("h2"),
+            tokens=config.read_tokens(),
+        )
+        run = partial(run_listener, service, settings, stopping=self._fresh_stop("listener"))
+        await self._listening("listener", task_status, run)
+
+    async def _listening(
+        self, actor: str, task_status: trio.TaskStatus[object], run: Callable[..., Awaitable[object]]
+    ) -> None:
+        """Run an actor that reports its port, and remember the port."""
+        async with trio.open_nursery() as nursery:
+            self.ports[actor] = await nursery.start(run)
+            task_status.started()
+
+    def _needs(self) -> tuple[Store, KeyCache]:
+        if self.store is None or self.keys is None:
+            raise RecoverableError("the store is not open")
+        return self.store, self.keys
+
+
+async def serve(config: Config, *, task_status: trio.TaskStatus[Addresses] = trio.TASK_STATUS_IGNORED) -> int:
+    """Run a service until SIGTERM or SIGINT has drained it; ``task_status`` is told where it listens.
+
+    Returns:
+        The exit status: 0 after a drain, 128 plus the signal's number if a second signal cut it short.
+
+    Raises:
+        FatalError: the service could not start, or could not go on.
+    """
+    service = Service(config)
+    cut_short: list[int] = []
+    failure: FatalError | None = None
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def listen() -> None:
+                    async for number in signals:
+                        if service.draining:
+                            log.warning("second signal: stopping at once", signal=signal.Signals(number).name)
+                            cut_short.append(number)
+                            nursery.cancel_scope.cancel(reason="a second signal")
+                            return
+                        log.info("draining", signal=signal.Signals(number).name, seconds=config.drain_seconds)
+                        service.request_stop()
+
+                nursery.start_soon(listen)
+                ended = trio.Event()
+                await nursery.start(_run_root, service, ended)
+                if not service.draining:
+                    service.started = True
+                    if config.addresses_file is not None:
+                        service.addresses.write(config.addresses_file)
+                    log.info("ready", grpc=service.addresses.grpc, results=service.addresses.results)
+                    task_status.started(service.addresses)
+                await ended.wait()
+                nursery.cancel_scope.cancel(reason="the service has ended")
+        except* FatalError as group:
+            failure = _first(group)
+        finally:
+            if config.addresses_file is not None:
+                config.addresses_file.unlink(missing_ok=True)
+    if failure is not None:
+        log.critical("the service stops", rule=failure.rule, error=failure.message)
+        raise failure
+    log.info("stopped", cut_short=bool(cut_short))
+    return 128 + cut_short[0] if cut_short else 0
+
+
+async def _run_root(service: Service, ended: trio.Event, *, task_status: trio.TaskStatus[object]) -> None:
+    """Run the tree; a stop that comes while it starts counts as started, too, so that nobody waits for it."""
+    once = _Once(task_status)
+    try:
+        await service.root.run(task_status=once)
+    finally:
+        ended.set()
+    once.started()
+
+
+class _Once:
+    """A task status that may be told twice."""
+
+    def __init__(self, task_status: trio.TaskStatus[object]) -> None:
+        self._task_status = task_status
+        self._told = False
+
+    def started(self, value: object = None) -> None:
+        """Pass the first word on."""
+        if not self._told:
+            self._told = True
+            self._task_status.started(value)
+
+
+def _first(group: BaseExceptionGroup[FatalError]) -> FatalError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _load_key(data: bytes) -> EvaluationKey:
+    return await trio.to_thread.run_sync(load_server_key, data)
