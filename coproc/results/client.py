@@ -10,11 +10,12 @@ import random
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn, cast
+from urllib.parse import urlsplit
 
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_stream
 
 from coproc.errors import CoprocError, InvalidInput, IrrecoverableError, RecoverableError
 from coproc.results.protocol import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES: Final = 1 << 20
 CONNECT_SECONDS: Final = 10.0
 HELLO_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 60.0
 """Longest silence before the client asks for a sign of life itself."""
 FIRST_PAUSE: Final = 0.1
@@ -93,6 +95,63 @@ class Subscription:
 
 
 @asynccontextmanager
+async def open_connection(
+    url: str, *, headers: Sequence[tuple[bytes, bytes]] = (), ssl_context: ssl.SSLContext | None = None
+) -> AsyncGenerator[WebSocketConnection]:
+    """Open a websocket and close it, its socket included, with the block.
+
+    (The library's own function leaves the socket to the garbage collector where the server closes first.)
+
+    Raises:
+        InvalidInput: the URL is none.
+        OSError, trio.BrokenResourceError, trio.TooSlowError: the server is out of reach.
+        ConnectionRejected: it refuses, with an HTTP status.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"ws", "wss"} or not parts.hostname:
+        raise InvalidInput("url", f"must be ws://host:port/ or wss://host:port/, got {url!r}")
+    is_secure = parts.scheme == "wss"
+    port = parts.port or (443 if is_secure else 80)
+    resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    with trio.fail_after(CONNECT_SECONDS):
+        plain = await trio.open_tcp_stream(parts.hostname, port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_SECONDS):
+                if is_secure:
+                    context = ssl_context or ssl.create_default_context()
+                    stream = trio.SSLStream(plain, context, server_hostname=parts.hostname, https_compatible=True)
+                    await stream.do_handshake()  # here its errors come out; the library would wait for ever
+                websocket = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    parts.netloc.rpartition("@")[2],
+                    resource,
+                    extra_headers=list(headers),
+                    max_message_size=MAX_MESSAGE_BYTES,
+                )
+            yield websocket
+            with trio.move_on_after(CLOSE_SECONDS):
+                await websocket.aclose()
+            nursery.cancel_scope.cancel(reason="the connection is over")
+    except BaseExceptionGroup as group:
+        raise_alone(group)
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+def raise_alone(group: BaseExceptionGroup) -> NoReturn:
+    """Raise the only error of a group as itself, or else the group."""
+    first, *others = group.exceptions
+    if others:
+        raise group
+    if isinstance(first, BaseExceptionGroup):
+        raise_alone(cast("BaseExceptionGroup[BaseException]", first))
+    raise first from first.__cause__
+
+
+@asynccontextmanager
 async def subscribe(
     url: str,
     *,
@@ -126,22 +185,17 @@ async def subscribe(
         SubscriptionRefused: the server refuses the subscription.
         RecoverableError: connecting failed ``attempts`` times in a row.
     """
-    if not url.startswith(("ws://", "wss://")):
-        raise InvalidInput("url", f"must start with ws:// or wss://, got {url!r}")
     wanted = Subscribe(after_sequence, tuple(transaction_ids), tuple(handles))
     headers = [(b"Authorization", f"Bearer {token}".encode())] if token is not None else []
-    context = ssl_context or (ssl.create_default_context() if url.startswith("wss://") else None)
     send, receive = trio.open_memory_channel[ResultEvent](0)
     progress = _Progress(after_sequence)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_Follower(url, wanted, headers, context, attempts, progress).run, send)
+            nursery.start_soon(_Follower(url, wanted, headers, ssl_context, attempts, progress).run, send)
             yield Subscription(receive, progress)
             nursery.cancel_scope.cancel(reason="nobody follows any more")
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:  # the caller's own error, or why there are no more results
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
+    except BaseExceptionGroup as group:  # the caller's own error, or why there are no more results
+        raise_alone(group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,27 +224,17 @@ class _Follower:
     async def _connect_once(self, events: trio.MemorySendChannel[ResultEvent]) -> str:
         """Follow one connection to its end; returns why it ended, if trying again makes sense."""
         try:
-            async with open_websocket_url(
-                self.url,
-                ssl_context=self.ssl_context,
-                extra_headers=list(self.headers),
-                max_message_size=MAX_MESSAGE_BYTES,
-                connect_timeout=CONNECT_SECONDS,
-                disconnect_timeout=1,
-            ) as websocket:
+            async with open_connection(self.url, headers=self.headers, ssl_context=self.ssl_context) as websocket:
                 await self._follow(websocket, events)
         except ConnectionRejected as error:
             _judge(error)
             return f"HTTP status {error.status_code}"
         except ConnectionClosed as error:
-            return str(error.reason)
-        except HandshakeError as error:
-            return repr(error.__cause__ or error)
+            return f"closed: {error.reason}"
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            return repr(error)
-        return "closed"
+            return repr(error.__cause__ or error)
 
-    async def _follow(self, websocket: WebSocketConnection, events: trio.MemorySendChannel[ResultEvent]) -> None:
+    async def _follow(self, websocket: WebSocketConnection, events: trio.MemorySendChannel[ResultEvent]) -> NoReturn:
         progress = self.progress
         with trio.fail_after(HELLO_SECONDS):
             hello = read_server_message(await websocket.get_message())

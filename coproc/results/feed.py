@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from coproc.store.base import ResultEvent
 
 READ_AT_ONCE: Final = 500
+PACE_SECONDS: Final = 1.0
+"""How long the feed waits for a subscriber whose box is half full before it cuts it and goes on."""
+PACE_STEP: Final = 0.01
 RETRY_SECONDS: Final = 1.0
 """Pause before the store is asked again after it was out of reach."""
 
@@ -92,7 +95,11 @@ class Outbox:
         try:
             self._send.send_nowait((sequence, text))
         except trio.WouldBlock:
-            self.close(CloseCode.TRY_AGAIN, "reads too slowly: resume by sequence number")
+            self.cut()
+
+    def cut(self) -> None:
+        """Close because the peer does not keep up."""
+        self.close(CloseCode.TRY_AGAIN, "reads too slowly: resume by sequence number")
 
     def close(self, code: CloseCode, reason: str, farewell: str | None = None) -> None:
         """Say that the connection is to end; what was said first holds."""
@@ -102,6 +109,12 @@ class Outbox:
         self.deadline.deadline = min(self.deadline.deadline, trio.current_time() + self._grace)
         for scope in self._waits:
             scope.cancel(reason="the connection is to end")
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the box is more than half full."""
+        inner = self._send.statistics()
+        return self.verdict is None and inner.current_buffer_used > inner.max_buffer_size // 2
 
     def check(self) -> None:
         """Raise Closing if the connection is to end."""
@@ -142,12 +155,14 @@ class Subscriber:
 class Feed:
     """Reads results once for all subscribers."""
 
-    def __init__(self, source: ResultSource, poll_seconds: float) -> None:
+    def __init__(self, source: ResultSource, poll_seconds: float, read_at_once: int = READ_AT_ONCE) -> None:
+        """Make a feed; ``read_at_once`` is at most half of what a subscriber's box holds."""
         self._source = source
         self._poll_seconds = poll_seconds
+        self._read_at_once = read_at_once
+        self._attached = set[Subscriber]()
         self._everything = set[Subscriber]()
         self._by_transaction: defaultdict[bytes, set[Subscriber]] = defaultdict(set)
-        self._count = 0
         self.position = 0
         """Every attached subscriber has been offered all up to this number."""
         self.connected = False
@@ -156,21 +171,21 @@ class Feed:
     @property
     def subscribers(self) -> int:
         """How many are attached."""
-        return self._count
+        return len(self._attached)
 
     @contextmanager
     def attached(self, subscriber: Subscriber, position: int) -> Generator[None]:
         """Offer results to a subscriber that has read the store up to ``position``; see the module for the protocol."""
-        if self._count == 0:  # nobody needs what lies between
+        if not self._attached:  # nobody needs what lies between
             self.position = max(self.position, position)
         sets = [self._by_transaction[name] for name in subscriber.wanted.transaction_ids] or [self._everything]
         for members in sets:
             members.add(subscriber)
-        self._count += 1
+        self._attached.add(subscriber)
         try:
             yield
         finally:
-            self._count -= 1
+            self._attached.discard(subscriber)
             for members in sets:
                 members.discard(subscriber)
             for name in subscriber.wanted.transaction_ids:
@@ -199,13 +214,24 @@ class Feed:
             await trio.sleep(RETRY_SECONDS)
 
     async def _offer_new(self) -> None:
-        while self._count:
-            events = await self._source.results_after(self.position, READ_AT_ONCE)
+        while self._attached:
+            await self._make_room()
+            events = await self._source.results_after(self.position, self._read_at_once)
             for event in events:
                 self._offer(event)
                 self.position = max(self.position, event.sequence)
-            if len(events) < READ_AT_ONCE:
+            if len(events) < self._read_at_once:
                 return
+
+    async def _make_room(self) -> None:
+        """Wait a little for those who are behind: a burst alone cuts nobody who reads."""
+        deadline = trio.current_time() + PACE_SECONDS
+        while crowded := [subscriber.outbox for subscriber in self._attached if subscriber.outbox.is_crowded]:
+            if trio.current_time() >= deadline:
+                for outbox in crowded:
+                    outbox.cut()
+                return
+            await trio.sleep(PACE_STEP)
 
     def _offer(self, event: ResultEvent) -> None:
         listening = self._everything | self._by_transaction.get(event.transaction_id, set())

@@ -18,7 +18,7 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from coproc.errors import CoprocError, FatalError, InvalidInput, RecoverableError
-from coproc.results.feed import Closing, Feed, Outbox, Subscriber
+from coproc.results.feed import READ_AT_ONCE, Closing, Feed, Outbox, Subscriber
 from coproc.results.protocol import (
     MAX_MESSAGE_BYTES,
     VERSIONS,
@@ -49,6 +49,8 @@ HANDSHAKE_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
 """How long a peer may take to answer a close frame."""
 BACKLOG_AT_ONCE: Final = 500
+SEND_BUFFER_BYTES: Final = 128 * 1024
+"""What the kernel holds for one subscriber; left to itself it grows to megabytes before a slow one is noticed."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -69,7 +71,7 @@ class ResultsSettings:
     """Web pages that may subscribe, as ``https://host``; ``*`` means all. Programs send no origin and may always."""
     max_subscribers: int = 1024
     buffer_events: int = 1024
-    """Results that wait for one subscriber; one more, and it is cut."""
+    """Results that wait for one subscriber, who is cut when they fill or stay more than half of it for a second."""
     slow_seconds: float = 5.0
     """How long a cut subscriber may take to read what is on its way, before its connection is simply dropped."""
     subscribe_seconds: float = 10.0
@@ -125,6 +127,7 @@ async def _listen(settings: ResultsSettings) -> list[trio.SocketListener]:
             own = trio.socket.socket(family, kind, protocol)
             try:
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
                 if settings.reuse_port:
                     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
@@ -147,7 +150,7 @@ class ResultsServer:
     """The connections of one listener and the feed that they share."""
 
     def __init__(self, store: ResultSource, settings: ResultsSettings) -> None:
-        self.feed = Feed(store, settings.poll_seconds)
+        self.feed = Feed(store, settings.poll_seconds, max(1, min(READ_AT_ONCE, settings.buffer_events // 2)))
         self._store = store
         self._settings = settings
         self._outboxes = set[Outbox]()
@@ -214,6 +217,8 @@ class ResultsServer:
         self._handshakes.add(scope)
         try:
             with scope:
+                if isinstance(stream, trio.SSLStream):
+                    await stream.do_handshake()  # so that a failed one ends at once
                 request = await wrap_server_stream(nursery, stream, 1, MAX_MESSAGE_BYTES)
                 refusal = self._refuse(request)
                 if refusal is None:
@@ -323,14 +328,15 @@ class ResultsServer:
             _refuse_more(outbox, error)
         except ConnectionClosed:
             outbox.close(CloseCode.NORMAL, "")
+        except Closing:
+            pass
 
     async def _probe(self, websocket: WebSocketConnection, subscriber: Subscriber) -> None:
         """Ask for signs of life, and say from time to time how far the subscriber has come."""
         outbox, settings = subscriber.outbox, self._settings
         while True:
-            with outbox.waiting():
-                await trio.sleep(settings.ping_seconds)
-            with outbox.waiting(), trio.move_on_after(settings.pong_seconds) as patience:
+            await trio.sleep(settings.ping_seconds)
+            with trio.move_on_after(settings.pong_seconds) as patience:
                 await websocket.ping()
             if patience.cancelled_caught:
                 outbox.deadline.cancel(reason="no sign of life")

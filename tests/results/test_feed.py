@@ -119,11 +119,32 @@ async def test_who_does_not_keep_up_is_cut_and_nobody_else(nursery: trio.Nursery
     slow, healthy = subscriber(capacity=4), subscriber()
     with feed.attached(slow, 0), feed.attached(healthy, 0):
         await Publisher(store).publish(10)
+        await trio.sleep(2)
         assert await heard(healthy) == list(range(1, 11))
         assert slow.outbox.verdict is not None
         assert slow.outbox.verdict.code is CloseCode.TRY_AGAIN
         with pytest.raises(Closing):
             await slow.outbox.next()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_burst_waits_for_who_reads_and_cuts_who_does_not(nursery: trio.Nursery) -> None:
+    store = MemoryStore()
+    feed = Feed(store, poll_seconds=1000, read_at_once=4)
+    nursery.start_soon(feed.run)
+    stuck, reader = subscriber(capacity=8), subscriber(capacity=8)
+    numbers: list[int] = []
+    with feed.attached(stuck, 0), feed.attached(reader, 0):
+        await wait_all_tasks_blocked()
+        started = trio.current_time()
+        await Publisher(store).publish(100)
+        while len(numbers) < 100:
+            await trio.sleep(0.1)
+            numbers.append((await reader.outbox.next())[0])
+        assert numbers == list(range(1, 101))
+        assert stuck.outbox.verdict is not None
+        assert reader.outbox.verdict is None
+        assert trio.current_time() - started < 15
     nursery.cancel_scope.cancel()
 
 
