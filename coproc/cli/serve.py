@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from coproc.config import Config
+from coproc.telemetry import configure_logging
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -39,7 +40,9 @@ def serve(**options: str | float | bool | Path | None) -> None:
     SIGTERM drains: nothing new is accepted, work in flight finishes, the exit status is 0. A second one stops at once.
     """
     import trio  # noqa: PLC0415 - heavy, and --help should be instant
+
     from nurseries.root import serve as run  # noqa: PLC0415 - heavy
 
     config = Config.from_options(options)
+    configure_logging(config.log_format, config.log_level)
     raise click.exceptions.Exit(trio.run(run, config))
