@@ -9,6 +9,7 @@ from tests.fixtures.database import (
     store,
     store_url,
 )
+from tests.fixtures.keys import toy_client_key, toy_evaluation_key, toy_server_key
 
 __all__ = [
     "database_url",
@@ -18,4 +19,7 @@ __all__ = [
     "pytest_collection_modifyitems",
     "store",
     "store_url",
+    "toy_client_key",
+    "toy_evaluation_key",
+    "toy_server_key",
 ]
