@@ -20,16 +20,17 @@ from rich.table import Table
 
 from coproc.circuits.strategy import Strategy
 from coproc.cli.service import private_service
-from coproc.client import State, Transaction
+from coproc.client import Transaction
 from coproc.errors import FatalError
 from coproc.program.planning import GroupGraph, plan
 from coproc.program.types import FheType, Handle, new_handle
 from coproc.results.client import subscribe
+from coproc.store.base import State
 from coproc.tfhe.client import ClientKey
 from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from coproc.cli.service import Service
 
@@ -70,7 +71,7 @@ class Report:
         return bool(self.rows) and all(row.is_right for row in self.rows)
 
     @contextmanager
-    def timed(self, step: str, console: Console) -> Iterator[None]:
+    def timed(self, step: str, console: Console) -> Generator[None]:
         """Measure one step."""
         started = time.perf_counter()
         with console.status(step):
@@ -150,13 +151,12 @@ async def _run(
                 await client.upload(key_id, uploads)
             transaction, outputs = make_transfer(key_id, *inputs)
             report.bootstraps, report.depth = _cost(transaction)
-            url = f"ws://127.0.0.1:{service.results_port}"
             with report.timed(f"compute {report.bootstraps} bootstraps", console):
-                async with subscribe(url, transaction_ids=[transaction.transaction_id]) as events:
+                async with subscribe(service.addresses.results, transaction_ids=[transaction.transaction_id]) as events:
                     await client.submit(transaction)
                     waiting = set(outputs.values())
                     async for event in events:
-                        if event.state != State.COMPLETED:
+                        if event.state is not State.COMPLETED:
                             raise FatalError(f"a computation failed: {event}")
                         waiting.discard(event.handle)
                         if not waiting:
@@ -192,7 +192,7 @@ def _cost(transaction: Transaction) -> tuple[int, int]:
 
 def _as_json(report: Report) -> dict[str, object]:
     rows = [asdict(row) | {"is_right": row.is_right} for row in report.rows]
-    return asdict(report) | {"rows": rows, "is_right": report.is_right}
+    return {**asdict(report), "rows": rows, "is_right": report.is_right}
 
 
 def _print(report: Report) -> None:

@@ -5,7 +5,6 @@ Decides how the demo (and tests) run a private service; the service itself is th
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -16,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coproc.config import Addresses
 from coproc.errors import FatalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,13 @@ class Service:
     """A running service."""
 
     process: subprocess.Popen[bytes]
-    grpc_port: int
-    results_port: int
-    health_port: int
+    addresses: Addresses
     log: Path
+
+    @property
+    def grpc_port(self) -> int:
+        """Port of the compute API, on this machine."""
+        return self.addresses.grpc_target[1]
 
     def terminate(self, timeout: float = 60.0) -> int:
         """Send SIGTERM, wait for the drain and return the exit status."""
@@ -57,12 +60,11 @@ def start_service(arguments: Sequence[str], folder: Path, *, timeout: float = 12
             tail = log.read_text(errors="replace")[-4000:]
             raise FatalError(f"the service did not start (exit status {process.wait()}); its log ends with:\n{tail}")
         time.sleep(0.02)
-    ports = json.loads(addresses.read_text())
-    return Service(process, ports["grpc_port"], ports["results_port"], ports["health_port"], log)
+    return Service(process, Addresses.read(addresses), log)
 
 
 @contextmanager
-def private_service(arguments: Sequence[str]) -> Iterator[Service]:
+def private_service(arguments: Sequence[str]) -> Generator[Service]:
     """A service on an embedded database in a temporary folder, stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="coproc-") as name:
         # An embedded Postgres started by root runs as another user, who must be able to enter the folder.

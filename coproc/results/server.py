@@ -175,7 +175,7 @@ class ResultsServer:
         if self._closing is not None or len(self._handshakes) >= self._settings.max_subscribers:
             await trio.aclose_forcefully(socket_stream)
             return
-        stream: trio.abc.Stream = socket_stream
+        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = socket_stream
         if (context := self._settings.ssl_context) is not None:
             stream = trio.SSLStream(socket_stream, context, server_side=True, https_compatible=True)
         try:
@@ -210,7 +210,7 @@ class ResultsServer:
         return None
 
     async def _shake_hands(
-        self, nursery: trio.Nursery, stream: trio.abc.Stream
+        self, nursery: trio.Nursery, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
     ) -> tuple[WebSocketConnection, bool] | None:
         """Open the websocket; returns it and whether it came with a token, or None if there is to be none."""
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_SECONDS)
