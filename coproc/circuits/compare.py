@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coproc.circuits.arithmetic import scaled_sign
 from coproc.circuits.builder import BOXES, NOISE_BUDGET
+from coproc.circuits.carry import scaled_sign
 from coproc.circuits.selection import select
 from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import BASE, TOP, Word

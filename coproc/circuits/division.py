@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coproc.circuits.arithmetic import complement, ripple, sum_columns
+from coproc.circuits.arithmetic import add_with_carry, complement
 from coproc.circuits.bitwise import bit_and
+from coproc.circuits.columns import sum_columns
 from coproc.circuits.multiplication import clear_value, mul_known, signed_multiples
 from coproc.circuits.shift import Direction, double, shift_by
 from coproc.circuits.word import BASE, BLOCK_BITS, TOP, Word, constant_word
@@ -140,7 +141,7 @@ def _subtract_if_fits(
     Returns:
         The window, and for the upper step 3 if it fitted else 0; for the lower step (``upper`` given) the digit.
     """
-    difference, fits = ripple(builder, window, complement(part), builder.constant(1))
+    difference, fits = add_with_carry(builder, window, complement(part), builder.constant(1))
     obstacle = (1 - fits) + above
     if upper is None:
         blocked, result = builder.look_up_many(obstacle, (lambda x: 8 * int(x > 0), lambda x: 3 * int(x == 0)))
@@ -185,4 +186,4 @@ def negate_if(builder: Builder, word: Word, condition: Block) -> Word:
         builder.look_up(builder.clean(block) * 2 + condition, lambda v: TOP - v // 2 if v % 2 else v // 2)
         for block in word
     )
-    return ripple(builder, flipped, constant_word(builder, 0, BLOCK_BITS * len(word)), condition)[0]
+    return add_with_carry(builder, flipped, constant_word(builder, 0, BLOCK_BITS * len(word)), condition)[0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coproc.circuits.arithmetic import sum_columns
+from coproc.circuits.columns import sum_columns
 from coproc.circuits.selection import gate
 from coproc.circuits.shift import Direction, double, shift_by
 from coproc.circuits.word import BASE, BLOCK_BITS, Word, constant_word
