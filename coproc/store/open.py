@@ -41,7 +41,7 @@ async def open_store(
 
     Args:
         url: ``memory://`` for the twin that forgets, or a ``postgresql://`` connection URL.
-        pool_size: the most database connections (one more for each subscriber to wake-ups).
+        pool_size: the most database connections (one more while somebody subscribes to wake-ups).
         patience: seconds to keep trying, with growing jittered pauses, while the database cannot be reached.
 
     Raises:

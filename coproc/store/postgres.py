@@ -6,19 +6,14 @@ Decides transactions: what is written together, and in which order locks are tak
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
-
-import psycopg
-import trio
 
 from coproc.errors import RecoverableError
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import blobs, graph
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
-from coproc.store.connection import TrioConnection
-from coproc.store.faults import is_conflict, translated_errors
+from coproc.store.faults import is_conflict
 from coproc.store.operands import decode_operands
 from coproc.store.rules import (
     check_outcome,
@@ -29,11 +24,16 @@ from coproc.store.rules import (
     redefined,
     unknown_key,
 )
+from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    import trio
 
     from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext, Submission, WorkGroup
+    from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class PostgresStore:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self._listener = Listener(pool.conninfo, graph.CHANNEL)
 
     async def _atomically(self, work: Callable[[TrioConnection], Awaitable[T]]) -> T:
         """Run ``work`` in a transaction, again if a concurrent one made the server undo it."""
@@ -280,30 +281,9 @@ class PostgresStore:
             row = await cursor.fetchone()
             return int(row[0]) if row else 0
 
-    @asynccontextmanager
-    async def wakeups(self) -> AsyncGenerator[trio.abc.ReceiveChannel[Topic]]:
-        """Subscribe to wake-ups over a connection of its own; see ``Store.wakeups``."""
-        with translated_errors():
-            connection = await TrioConnection.connect(self.pool.conninfo, autocommit=True)
-        try:
-            with translated_errors():
-                await connection.execute(f"listen {graph.CHANNEL}".encode())
-            async with _heard(connection) as channel:
-                yield channel
-        finally:
-            await connection.close()
-
-
-@trio.as_safe_channel
-async def _heard(connection: TrioConnection) -> AsyncGenerator[Topic]:
-    """Yield what a listening connection hears, until it is lost."""
-    try:
-        async with aclosing(connection.notifies()) as notifications:
-            async for notification in notifications:
-                if notification.payload in ("0", "1"):
-                    yield Topic(int(notification.payload))
-    except psycopg.OperationalError:
-        return
+    def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
+        """Subscribe to wake-ups; all subscribers share one connection. See ``Store.wakeups``."""
+        return self._listener.subscribe()
 
 
 async def _check_keys(connection: TrioConnection, key_ids: set[bytes]) -> None:

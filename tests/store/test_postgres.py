@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from coproc.errors import RecoverableError
-from coproc.store.base import GroupOutcome, KeyRecord, State
+from coproc.program.computation import Computation, Operation, Scalar
+from coproc.store.base import GroupOutcome, KeyRecord, State, Topic
 from coproc.store.connection import TrioConnection
 from coproc.store.memory import MemoryStore
 from coproc.store.open import open_store
@@ -19,7 +20,6 @@ from tests.store.builders import add, batch, ciphertext, done, handle, with_inpu
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from coproc.program.computation import Computation
     from coproc.store.base import Store
 
 
@@ -39,6 +39,74 @@ async def test_a_subscription_ends_when_its_connection_is_lost(database_url: str
         )
         with trio.fail_after(5), pytest.raises(trio.EndOfChannel):
             await channel.receive()
+
+
+async def wake(store: Store) -> None:
+    """Submit something that can be computed at once."""
+    await store.submit(batch(Computation(handle(), Operation.TRIVIAL_ENCRYPT, (Scalar(b"1"),), is_allowed=True)))
+
+
+async def test_subscriptions_share_one_connection_and_hand_the_reading_on(database_url: str) -> None:
+    listening = b"select count(*) from pg_stat_activity where query like 'listen%' and datname = current_database()"
+    heard, hearing = trio.open_memory_channel[int](100)
+    async with open_store(database_url) as store:
+        await with_key(store)
+
+        async def hear(number: int, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+            with trio.CancelScope() as scope:
+                async with store.wakeups() as channel:
+                    task_status.started(scope)
+                    while True:
+                        assert await channel.receive() is Topic.WORK
+                        heard.send_nowait(number)
+
+        async with trio.open_nursery() as nursery:
+            scopes = [await nursery.start(hear, number) for number in range(20)]
+            assert await count(database_url, listening) == 1
+            while scopes:
+                await wake(store)
+                with trio.fail_after(5):
+                    numbers = {await hearing.receive() for _ in scopes}
+                assert numbers == set(range(20 - len(scopes), 20))
+                for scope in scopes[:7]:
+                    scope.cancel()
+                del scopes[:7]
+        with trio.fail_after(5):
+            while await count(database_url, listening):  # noqa: ASYNC110 - the server notices a moment later
+                await trio.sleep(0.01)
+
+
+async def test_who_does_not_listen_holds_nobody_up(database_url: str) -> None:
+    async with open_store(database_url) as store:
+        await with_key(store)
+        async with store.wakeups() as idle, store.wakeups() as eager:
+            for _ in range(200):
+                await wake(store)
+                with trio.fail_after(5):
+                    assert await eager.receive() is Topic.WORK
+            with trio.fail_after(5):
+                assert await idle.receive() is Topic.WORK
+            with trio.move_on_after(0.05):
+                raise AssertionError(await idle.receive())  # merged
+            await eager.aclose()
+            with pytest.raises(trio.ClosedResourceError):
+                await eager.receive()
+
+
+async def test_after_a_loss_a_new_subscription_opens_a_new_connection(database_url: str) -> None:
+    async with open_store(database_url) as store, store.wakeups() as lost:
+        await with_key(store)
+        await count(
+            database_url,
+            b"select count(pg_terminate_backend(pid)) from pg_stat_activity"
+            b" where query like 'listen%' and datname = current_database()",
+        )
+        with trio.fail_after(5), pytest.raises(trio.EndOfChannel):
+            await lost.receive()
+        async with store.wakeups() as channel:
+            await wake(store)
+            with trio.fail_after(5):
+                assert await channel.receive() is Topic.WORK
 
 
 async def test_an_upload_that_breaks_off_leaves_no_chunk(database_url: str) -> None:

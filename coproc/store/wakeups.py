@@ -1,0 +1,122 @@
+"""Wake-ups from Postgres: one listening connection, however many subscribe.
+
+Decides who reads the connection. There is no task of its own: whoever waits reads for everybody, and when it stops
+waiting another one takes over. Nobody's slowness holds up another, since wake-ups that wait are merged by topic.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import trio
+
+from coproc.store.base import Topic
+from coproc.store.connection import TrioConnection
+from coproc.store.faults import translated_errors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+class Listener:
+    """Subscriptions to a notification channel. The connection is opened with the first and closed with the last."""
+
+    def __init__(self, conninfo: str, channel: str) -> None:
+        self._conninfo = conninfo
+        self._channel = channel
+        self._line: _Line | None = None
+        self._connecting = trio.Lock()
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncGenerator[trio.abc.ReceiveChannel[Topic]]:
+        """Hear wake-ups while the block lasts; the channel ends when the connection is lost.
+
+        Raises:
+            DatabaseUnavailable: the connection cannot be opened.
+        """
+        subscriber = await self._join()
+        try:
+            yield subscriber
+        finally:
+            line = subscriber.line
+            line.members.discard(subscriber)
+            if not line.members:
+                if self._line is line:
+                    self._line = None
+                await line.connection.close()  # takes no checkpoint
+
+    async def _join(self) -> _Subscriber:
+        async with self._connecting:
+            if self._line is None or self._line.is_lost:
+                with translated_errors():
+                    connection = await TrioConnection.connect(self._conninfo, autocommit=True)
+                    try:
+                        await connection.execute(f"listen {self._channel}".encode())
+                    except BaseException:
+                        await connection.close()
+                        raise
+                self._line = _Line(connection)
+            return _Subscriber(self._line)
+
+
+class _Line:
+    """The connection and those who hear it."""
+
+    def __init__(self, connection: TrioConnection) -> None:
+        self.connection = connection
+        self.members = set[_Subscriber]()
+        self.is_lost = False
+        self.is_read = False
+        """Whether somebody waits for the connection right now."""
+
+    async def read(self) -> None:
+        """Wait for one notification and tell everybody; afterwards another one may have to take over."""
+        self.is_read = True
+        try:
+            async with aclosing(self.connection.notifies(stop_after=1)) as notifications:
+                async for notification in notifications:
+                    if notification.payload in ("0", "1"):
+                        for member in self.members:
+                            member.waiting[Topic(int(notification.payload))] = None
+        except psycopg.OperationalError:
+            self.is_lost = True
+        finally:
+            self.is_read = False
+            for member in self.members:
+                member.nudge.set()
+
+
+class _Subscriber(trio.abc.ReceiveChannel[Topic]):
+    """One who hears a line."""
+
+    def __init__(self, line: _Line) -> None:
+        self.line = line
+        self.waiting: dict[Topic, None] = {}
+        """Topics not yet received, in order of arrival."""
+        self.nudge = trio.Event()
+        self._is_closed = False
+        line.members.add(self)
+
+    async def receive(self) -> Topic:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._is_closed:
+                raise trio.ClosedResourceError
+            if self.waiting:
+                topic = next(iter(self.waiting))
+                del self.waiting[topic]
+                return topic
+            if self.line.is_lost:
+                raise trio.EndOfChannel
+            if self.line.is_read:
+                self.nudge = trio.Event()
+                await self.nudge.wait()
+            else:
+                await self.line.read()
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        self.nudge.set()
+        await trio.lowlevel.checkpoint()
