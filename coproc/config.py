@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from coproc.api.limits import Limits
 from coproc.errors import FatalError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "memory://")
 PREFIX: Final = "COPROC_"
+_ORIGIN: Final = re.compile(r"https?://[^/\s,]+")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 ExecutorName = Literal["auto", "cpu", "gpu", "reference", "concrete"]
@@ -83,6 +85,8 @@ class Config(BaseSettings):
     """Written once everything is ready: where the service listens, as ``Addresses`` in JSON."""
     tokens_file: Path | None = None
     """Bearer tokens of callers, one a line; without the file everybody is served."""
+    results_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web pages that may subscribe to results: ``https://host``, separated by commas; ``*`` means all."""
     tls_certificate: Path | None = None
     """PEM chain of the server, for gRPC and the results websocket. With ``tls_key`` or not at all."""
     tls_key: Path | None = None
@@ -136,6 +140,21 @@ class Config(BaseSettings):
         if url is not None and not url.startswith(DATABASE_SCHEMES):
             raise ValueError(f"must start with {' or '.join(DATABASE_SCHEMES)}")
         return url
+
+    @field_validator("results_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, origins: object) -> object:
+        return (
+            tuple(part.strip() for part in origins.split(",") if part.strip()) if isinstance(origins, str) else origins
+        )
+
+    @field_validator("results_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} must be * or like https://host or https://host:port")
+        return origins
 
     @field_validator("limits")
     @classmethod

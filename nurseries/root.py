@@ -247,6 +247,7 @@ class Service:
             reuse_port=config.reuse_port,
             ssl_context=config.server_tls(),
             tokens=config.read_tokens(),
+            origins=frozenset(config.results_origins),
         )
         run = partial(run_results, store, settings, stopping=self._fresh_stop("results"))
         await self._listening("results", task_status, run)

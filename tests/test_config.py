@@ -35,6 +35,12 @@ def test_a_limit_can_be_set_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (limits.max_connections, limits.max_calls) == (7, 512)
 
 
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPROC_RESULTS_ORIGINS", "https://a.example, http://localhost:8000,")
+    assert Config().results_origins == ("https://a.example", "http://localhost:8000")
+    assert Config(results_origins=("*",)).results_origins == ("*",)
+
+
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPROC_DATABASE_URL", "")
     assert Config().database_url is None
@@ -55,6 +61,7 @@ def test_nothing_can_be_changed() -> None:
         ({"lease_seconds": 0}, "lease_seconds .*greater than or equal to 1"),
         ({"tls_key": "key.pem"}, "tls_certificate and tls_key must be given together"),
         ({"grpc_port": 5, "results_port": 5}, "must differ"),
+        ({"results_origins": "https://a,b.example"}, "results_origins .*'b.example' must be"),
         ({"limits": {"max_calls": 0}}, "limits .*max_calls must be positive"),
         ({"colour": "blue"}, r"colour \(COPROC_COLOUR\): "),
     ],
