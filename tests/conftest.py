@@ -10,6 +10,7 @@ from tests.fixtures.database import (
     store_url,
 )
 from tests.fixtures.keys import toy_client_key, toy_evaluation_key, toy_server_key
+from tests.fixtures.service import running_service
 
 __all__ = [
     "database_url",
@@ -17,6 +18,7 @@ __all__ = [
     "migrated_template",
     "postgres_url",
     "pytest_collection_modifyitems",
+    "running_service",
     "store",
     "store_url",
     "toy_client_key",

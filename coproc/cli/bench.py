@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
+
+if TYPE_CHECKING:
+    from coproc.executors.bench import Measurement
 
 
 @click.command()
@@ -32,7 +36,7 @@ def bench(names: tuple[str, ...], batch: int, repeats: int, threads: int, *, toy
     parameters = TOY_2_2 if toy else V1_5_2_2
     threads = threads or len(os.sched_getaffinity(0))
     console = Console(stderr=True, quiet=as_json)
-    results = []
+    results: list[Measurement] = []
     for name in names or ("cpu",):
         with console.status(f"{name}: {repeats} rounds of {batch}"):
             results.append(measure(create_executor(name, threads=threads), parameters, batch, repeats=repeats))

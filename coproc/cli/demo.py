@@ -108,7 +108,8 @@ def demo(executor: str, *, as_json: bool, toy: bool) -> None:
     Ends with status 1 if any result is wrong.
     """
     console = Console(stderr=True, quiet=as_json)
-    story = Transfer(secrets.randbelow(1 << 40) + 1, secrets.randbelow(1 << 40), secrets.randbelow(1 << 39))
+    balance = secrets.randbelow(1 << 40) + 1
+    story = Transfer(balance, secrets.randbelow(1 << 40), secrets.randbelow(balance) + 1)
     report = Report("toy (insecure)" if toy else "V1_5 message 2 carry 2, 2^-128")
     arguments = ["--executor", executor, "--log-format", "json"] + ["--allow-insecure-parameters"] * toy
     started = time.perf_counter()

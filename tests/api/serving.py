@@ -8,8 +8,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import trio
-from coproc.tfhe.client import ClientKey
-from coproc.tfhe.server_key import load_server_key
 
 from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.client import CoprocClient
@@ -17,7 +15,9 @@ from coproc.keyring import KeyCache
 from coproc.program.types import FheType, Handle, new_handle
 from coproc.store.base import GroupOutcome, StoredCiphertext
 from coproc.store.memory import MemoryStore
+from coproc.tfhe.client import ClientKey
 from coproc.tfhe.parameters import TOY_2_2
+from coproc.tfhe.server_key import load_server_key
 from nurseries.listener import ListenerSettings, run_listener
 
 if TYPE_CHECKING:

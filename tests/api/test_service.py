@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import trio
-from coproc.tfhe.client import ClientKey
 
 from coproc.api.generated.coproc.v1 import StreamResultsRequest
 from coproc.api.limits import Limits
@@ -17,6 +16,7 @@ from coproc.errors import InvalidInput, NotFound, Overloaded
 from coproc.program.types import FheType, Handle
 from coproc.store.base import Failure as StoredFailure
 from coproc.store.base import GroupOutcome
+from coproc.tfhe.client import ClientKey
 from coproc.tfhe.parameters import TOY_2_2
 from nurseries.bridge import TrioClient, open_client
 from tests.api.serving import SETTINGS, Serving, handle, serving, toy_key, toy_server_key, with_limits
