@@ -200,7 +200,7 @@ async def test_a_slow_consumer_is_cut_and_nobody_waits_for_it() -> None:
     """It finds 1013 once it reads again, and what it had read until then is a place to resume from."""
     store = MemoryStore()
     publisher = Publisher(store)
-    settings = ResultsSettings(buffer_events=64)
+    settings = ResultsSettings(buffer_events=64, slow_seconds=60)
     async with serving(store, settings) as (url, _), subscribed(url) as healthy:
         slow = await stalled(url)
         seen = 0
