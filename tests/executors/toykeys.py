@@ -1,6 +1,6 @@
 """Secret and evaluation keys made with numpy alone, for tests of executors.
 
-Not secure: an ordinary pseudo-random generator. All products are exact: 16-bit limbs in float64 matrix products.
+Not secure: an ordinary pseudo-random generator.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coproc.tfhe.glwe import BinaryPolynomial
 from coproc.tfhe.keys import EvaluationKey
 
 if TYPE_CHECKING:
@@ -115,20 +116,8 @@ def _gadget(base_log: int, level: int) -> NDArray[np.uint64]:
 
 
 def _dot(words: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return _product(words, key.astype(np.float64)[:, np.newaxis])[..., 0]
+    return words @ key
 
 
 def _negacyclic(polynomials: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    size = len(key)
-    power = np.arange(size)[np.newaxis, :] - np.arange(size)[:, np.newaxis]
-    matrix = np.where(power >= 0, 1.0, -1.0) * key.astype(np.float64)[power % size]
-    return _product(polynomials, matrix)
-
-
-def _product(words: NDArray[np.uint64], matrix: NDArray[np.float64]) -> NDArray[np.uint64]:
-    total = np.zeros((*words.shape[:-1], matrix.shape[1]), dtype=np.uint64)
-    for limb in range(4):
-        part = (words >> np.uint64(16 * limb)) & np.uint64(0xFFFF)
-        product = (part.astype(np.float64) @ matrix).astype(np.int64)
-        total += product.view(np.uint64) << np.uint64(16 * limb)
-    return total
+    return BinaryPolynomial(key).times(polynomials)
