@@ -88,21 +88,21 @@ def test_a_program_of_files_runs(keys: Path, tmp_path: Path, running_service: Se
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"outputs": ["nobody"]}, "outputs[0]"),
-        ({"computations": [{"name": "a", "operation": "add", "operands": []}]}, "'a' is taken"),
-        ({"computations": [{"name": "x", "operation": "plus", "operands": []}]}, "'plus' is unknown"),
-        ({"computations": [{"name": "x", "operation": "add", "operands": ["z", 1]}]}, "'z' is not defined above"),
-        ({"computations": [{"name": "x", "operation": "cast", "operands": ["a"]}]}, "must name the type"),
-        ({"inputs": {"a": {"type": "euint9", "value": 1}}}, "no encrypted type"),
-        ({"extra": 1}, "extra"),
+        ('{"outputs": ["nobody"]}', "outputs[0]"),
+        ('{"computations": [{"name": "a", "operation": "add", "operands": []}]}', "'a' is taken"),
+        ('{"computations": [{"name": "x", "operation": "plus", "operands": []}]}', "'plus' is unknown"),
+        ('{"computations": [{"name": "x", "operation": "add", "operands": ["z", 1]}]}', "'z' is not defined above"),
+        ('{"computations": [{"name": "x", "operation": "cast", "operands": ["a"]}]}', "must name the type"),
+        ('{"inputs": {"a": {"type": "euint9", "value": 1}}}', "no encrypted type"),
+        ('{"extra": 1}', "extra"),
     ],
 )
 def test_programs_that_make_no_sense_are_named(
-    keys: Path, tmp_path: Path, running_service: Service, change: dict[str, object], fault: str
+    keys: Path, tmp_path: Path, running_service: Service, change: str, fault: str
 ) -> None:
     program: dict[str, object] = {"inputs": {"a": {"type": "euint8", "value": 1}}, "computations": [], "outputs": ["a"]}
     path = tmp_path / "program.json"
-    path.write_text(json.dumps(program | change))
+    path.write_text(json.dumps(program | json.loads(change)))
     server = f"127.0.0.1:{running_service.grpc_port}"
     result = run("submit", path, "--server-key", keys / "server.key", "--server", server, "--out", tmp_path)
     assert isinstance(result.exception, InvalidInput)
