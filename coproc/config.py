@@ -112,6 +112,8 @@ class Config(BaseSettings):
     """Accept keys without a published security level: for tests alone."""
     shift_semantics: ShiftSemantics = "modulo"
     """What a shift by at least the width gives: ``modulo`` as TFHE-rs up to 1.7, ``zero`` as from 1.8."""
+    rewrites_off: frozenset[Literal["select_of_sum", "column_sums", "boolean_trees"]] = frozenset()
+    """Rewrite rules that plans leave out, as a JSON list; every worker of a network must leave out the same."""
     limits: Limits = Field(default_factory=Limits)
 
     log_format: LogFormat = "auto"

@@ -34,6 +34,7 @@ from coproc.config import Addresses
 from coproc.errors import FatalError, RecoverableError
 from coproc.health.report import ActorReport, HealthReport
 from coproc.keyring import KeyCache
+from coproc.program.lowering import LoweringSettings
 from coproc.program.planning import PLAN_VERSION
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
@@ -284,6 +285,7 @@ class Service:
                 attempts=config.attempts,
             ),
             strategy=CircuitStrategy.LATENCY if latency else CircuitStrategy.THROUGHPUT,
+            settings=LoweringSettings(config.shift_semantics == "zero", config.rewrites_off),
             drain_seconds=config.drain_seconds,
         )
         await self.scheduler.run(task_status=task_status)

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError
+from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.resilience import FullJitter, RetryPolicy, retry
 from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
 from coproc.scheduling.cache import ValueCache
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from coproc.circuits.strategy import Strategy
     from coproc.keyring import KeyCache, KeyFacts
+    from coproc.program.lowering import LoweringSettings
     from coproc.program.types import Handle
     from coproc.scheduling.batch import FinishedBatch
     from coproc.scheduling.cache import Value
@@ -105,6 +107,7 @@ class Scheduler:
         worker: str,
         policy: Policy,
         strategy: Strategy,
+        settings: LoweringSettings = DEFAULT_SETTINGS,
         drain_seconds: float = 30.0,
         cache_bytes: int = CACHE_BYTES,
         chance: Callable[[], float] | None = None,
@@ -115,6 +118,7 @@ class Scheduler:
         self._worker = worker
         self._policy = policy
         self._strategy = strategy
+        self._settings = settings
         self._drain_seconds = drain_seconds
         self._chance = chance or random.SystemRandom().random
         self._cache = ValueCache(cache_bytes)
@@ -284,7 +288,9 @@ class Scheduler:
             values, bad_inputs = await self._load(external_inputs(groups), facts, key_id)
         except RecoverableError as error:
             raise _NotTheirFault(f"inputs are out of reach: {error.message}") from error
-        batch = await trio.to_thread.run_sync(prepare_batch, groups, values, bad_inputs, facts, self._strategy)
+        batch = await trio.to_thread.run_sync(
+            prepare_batch, groups, values, bad_inputs, facts, self._strategy, self._settings
+        )
         planned = trio.current_time()
         outputs = await ask(self._executor, Job(key_id, batch.plan.circuit, batch.inputs))
         computed = trio.current_time()

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coproc.circuits.builder import BOXES, NOISE_BUDGET
-from coproc.circuits.carry import carry_of, digit_of
-from coproc.circuits.word import BASE, TOP
+from coproc.circuits.carry import carry_of, digit_of, look_ahead
+from coproc.circuits.word import BASE, BLOCK_BITS, TOP, constant_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,8 @@ REST_NOISE: Final = BASE * BASE
 """What subtracting four times a carry adds to the noise."""
 ROOM: Final = 4
 """Noise left for the other digits that a rest is added to."""
+WORTHWHILE: Final = 10
+"""While more is to arrive, look-ups of a narrower sum wait for it."""
 
 
 def sum_columns(builder: Builder, columns: Sequence[Sequence[Block]]) -> Word:
@@ -60,11 +62,13 @@ def _sum_column(builder: Builder, column: list[Block], *, is_last: bool) -> tupl
             carried.append(carry)
 
 
-def _reduce(builder: Builder, total: Block, *, is_last: bool) -> tuple[Block, Block]:
+def _reduce(
+    builder: Builder, total: Block, *, is_last: bool, is_fresh_wanted: bool = False
+) -> tuple[Block, Block]:
     """Cut part of a column into something of a digit's range, to be added to the others, and a carry."""
     if is_last:
         return builder.look_up(total, digit_of), builder.constant(0)
-    if 2 * (total.high - total.low + 1) > BOXES and total.noise + REST_NOISE + ROOM <= NOISE_BUDGET:
+    if not is_fresh_wanted and 2 * (total.high - total.low + 1) > BOXES and total.noise + REST_NOISE + ROOM <= NOISE_BUDGET:
         carry = builder.look_up(total, carry_of)
         return (total - carry * BASE).within(0, TOP), carry
     digit, carry = builder.look_up_many(total, (digit_of, carry_of))
@@ -83,3 +87,61 @@ def _fill(builder: Builder, waiting: list[Block]) -> Block:
             del waiting[index]
         index -= 1
     return total
+
+
+def sum_columns_fast(builder: Builder, columns: Sequence[Sequence[Block]]) -> Word:
+    """Add up weighted digits in few rounds: columns shrink side by side, then carries come ahead of the digits."""
+    constant = 0
+    waiting: list[list[Block]] = []
+    for index, column in enumerate(columns):
+        constant += sum(block.low for block in column) << (BLOCK_BITS * index)
+        waiting.append([block - block.low for block in column if block.low < block.high])
+    known = [block.low for block in constant_word(builder, constant, BLOCK_BITS * len(columns))]
+    now = 0
+    while any(_is_open(column, digit) for column, digit in zip(waiting, known, strict=True)):
+        _shrink(builder, waiting, known, now)
+        now += 1
+    totals: list[Block] = []
+    carried = builder.constant(0)
+    for index, (column, digit) in enumerate(zip(waiting, known, strict=True)):
+        total = sum(column, builder.constant(digit))
+        if total.high <= TOP:
+            totals.append(builder.clean(total) + carried)
+            carried = builder.constant(0)
+        elif index + 1 < len(waiting):
+            low, high = builder.look_up_many(total, (digit_of, carry_of))
+            totals.append(low + carried)
+            carried = high
+        else:
+            totals.append(builder.look_up(total, digit_of) + carried)
+    return look_ahead(builder, totals, 0)
+
+
+def _is_open(column: Sequence[Block], digit: int) -> bool:
+    """Whether a column is still too wide or too noisy for a single look-up."""
+    return (
+        sum((block.high for block in column), digit) >= BOXES or sum(block.noise for block in column) > NOISE_BUDGET
+    )
+
+
+def _shrink(builder: Builder, waiting: list[list[Block]], known: Sequence[int], now: int) -> None:
+    """Play one round: look up parts of columns that are known by now; what comes out is known one round later."""
+    arriving: list[list[Block]] = [[] for _ in range(len(waiting) + 1)]
+    for index, column in enumerate(waiting):
+        ready = [block for block in column if block.level <= now]
+        later = arriving[index]
+        later += [block for block in column if block.level > now]
+        is_last = index + 1 == len(waiting)
+        while len(ready) > 1 and _is_open(ready + later, known[index]):
+            left = list(ready)
+            total = _fill(builder, left)
+            if len(left) == len(ready) - 1 or (later and total.high < WORTHWHILE):
+                break  # better to wait for what arrives
+            ready = left
+            # Two rests do not fit one look-up: keep one a column.
+            is_fresh_wanted = any(block.noise > REST_NOISE for block in ready + later)
+            rest, carry = _reduce(builder, total, is_last=is_last, is_fresh_wanted=is_fresh_wanted)
+            later.append(rest)
+            if not is_last:
+                arriving[index + 1].append(carry)
+        waiting[index] = ready + later

@@ -14,11 +14,13 @@ from coproc.circuits.builder import Builder
 from coproc.circuits.cast import cast
 from coproc.circuits.division import divide, divide_by_known
 from coproc.circuits.multiplication import clear_value, mul, mul_known, mul_wide
+from coproc.circuits.random import random_input, random_word
 from coproc.circuits.selection import select
 from coproc.circuits.shift import Direction, shift
-from coproc.circuits.word import Word, constant_word, input_word, materialise
+from coproc.circuits.word import TOP, Word, constant_word, input_word, materialise
 from coproc.errors import IrrecoverableError
 from coproc.program.computation import Operation
+from coproc.program.rewrites import rewrite
 from coproc.program.wordgraph import Constant, Value
 
 if TYPE_CHECKING:
@@ -46,6 +48,28 @@ class LoweredInput:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomInput:
+    """An input wire that is made from a seed."""
+
+    seed: int
+    """Number of the seed."""
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoweringSettings:
+    """What may differ between networks; part of what a plan's version stands for."""
+
+    zero_shifts: bool = False
+    """A shift by at least the width gives zero (TFHE-rs from 1.8) instead of counting modulo the width."""
+    rewrites_off: frozenset[str] = frozenset()
+    """Names of rewrite rules that are not applied."""
+
+
+DEFAULT_SETTINGS: Final = LoweringSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class LoweredOutput:
     """Where a wanted value comes out of the circuit."""
 
@@ -59,18 +83,19 @@ class LoweredGraph:
     """A circuit and how it connects to its word graph."""
 
     circuit: Circuit
-    inputs: tuple[LoweredInput, ...]
+    inputs: tuple[LoweredInput | RandomInput, ...]
     outputs: tuple[LoweredOutput, ...]
     failures: Mapping[int, IrrecoverableError]
     """Steps that can never succeed, by the number of their result; what depends on them has no output."""
 
 
-def lower(graph: WordGraph, strategy: Strategy) -> LoweredGraph:
-    """Build the circuit of a graph."""
+def lower(graph: WordGraph, strategy: Strategy, settings: LoweringSettings = DEFAULT_SETTINGS) -> LoweredGraph:
+    """Build the circuit of a graph, rewritten first; the numbers of its values stay."""
+    graph = rewrite(graph, settings.rewrites_off)
     builder = Builder()
     needed = _needed(graph)
     values: dict[int, Word] = {}
-    inputs: list[LoweredInput] = []
+    inputs: list[LoweredInput | RandomInput] = []
     for number, source in enumerate(graph.inputs):
         if source.clear is not None:
             values[number] = constant_word(builder, source.clear, source.type.bits)
@@ -85,7 +110,7 @@ def lower(graph: WordGraph, strategy: Strategy) -> LoweredGraph:
         if any(source not in values for source in sources):
             continue
         try:
-            values[number] = _Lowering(builder, strategy, graph, step, values).result()
+            values[number] = _Lowering(builder, strategy, settings, graph, step, values, inputs).result()
         except IrrecoverableError as error:
             failures[number] = error
     outputs: list[LoweredOutput] = []
@@ -115,9 +140,12 @@ class _Lowering:
 
     builder: Builder
     strategy: Strategy
+    settings: LoweringSettings
     graph: WordGraph
     step: Step
     values: Mapping[int, Word]
+    inputs: list[LoweredInput | RandomInput]
+    """Of the circuit so far; random steps add theirs."""
 
     def result(self) -> Word:
         """Build the step's circuit."""
@@ -141,12 +169,43 @@ class _Lowering:
 
     def shifted(self, direction: Direction) -> Word:
         """Shift or rotate the first operand by the second."""
-        return shift(self.builder, self.word(0), self.word(1), direction, signed=self.signed)
+        word, amount = self.word(0), self.word(1)
+        shifted = shift(self.builder, word, amount, direction, signed=self.signed)
+        if direction.is_rotation or not self.settings.zero_shifts:
+            return shifted
+        bits = constant_word(self.builder, self.type.bits, self.type.bits)
+        inside = compare.lt(self.builder, amount, bits, self.strategy)[0]
+        sign = (word[-1].builder.look_up(word[-1], lambda x: TOP if x >= 2 else 0),) * len(word)
+        filled = (
+            sign if self.signed and direction is Direction.RIGHT else constant_word(self.builder, 0, self.type.bits)
+        )
+        return select(self.builder, inside, shifted, filled)
 
     def summed(self) -> Word:
         """Sum all operands."""
-        words = [self.read(operand) for operand in self.step.operands]
-        return arithmetic.sum_words(self.builder, words, (), self.type.blocks)
+        signs = self.step.subtracted or (False,) * len(self.step.operands)
+        added = [self.read(operand) for operand, off in zip(self.step.operands, signs, strict=True) if not off]
+        taken = [self.read(operand) for operand, off in zip(self.step.operands, signs, strict=True) if off]
+        return arithmetic.sum_words(self.builder, added, taken, self.type.blocks)
+
+    def drawn(self) -> Word:
+        """Draw a uniform value, below a power of two if there is a bound."""
+        seed, bits = self.step.operands[0], self.step.result.bits
+        if self.step.operation is Operation.RAND_BOUNDED and isinstance(bound := self.step.operands[1], Constant):
+            bits = bound.value.bit_length() - 1
+        count = -(-bits // 2)
+        self.inputs.extend(RandomInput(seed.value, block) for block in range(count) if isinstance(seed, Constant))
+        sources = tuple(random_input(self.builder) for _ in range(count))
+        return random_word(self.builder, sources, bits, self.step.result.blocks)
+
+    def combined(self, family: Callable[[Builder, Word, Word], Word]) -> Word:
+        """Combine two words bit by bit, or any number of booleans at once."""
+        if len(self.step.operands) == 2 or family is bitwise.bit_xor:
+            return family(self.builder, self.word(0), self.word(1))
+        flags = [self.read(operand)[0] for operand in self.step.operands]
+        if family is bitwise.bit_or:
+            return (compare.any_of(self.builder, flags),)
+        return (1 - compare.any_of(self.builder, [1 - flag for flag in flags]),)
 
     def found(self) -> Word:
         """Ask whether the first operand is among the others."""
@@ -195,9 +254,11 @@ _FAMILIES: Final[Mapping[Operation, Callable[[_Lowering], Word]]] = {
     Operation.IS_IN: lambda x: x.found(),
     Operation.MUL_DIV: lambda x: x.multiplied_and_divided(),
     Operation.NEG: lambda x: arithmetic.neg(x.builder, x.word(0), x.strategy),
-    Operation.BIT_AND: lambda x: bitwise.bit_and(x.builder, x.word(0), x.word(1)),
-    Operation.BIT_OR: lambda x: bitwise.bit_or(x.builder, x.word(0), x.word(1)),
-    Operation.BIT_XOR: lambda x: bitwise.bit_xor(x.builder, x.word(0), x.word(1)),
+    Operation.RAND: lambda x: x.drawn(),
+    Operation.RAND_BOUNDED: lambda x: x.drawn(),
+    Operation.BIT_AND: lambda x: x.combined(bitwise.bit_and),
+    Operation.BIT_OR: lambda x: x.combined(bitwise.bit_or),
+    Operation.BIT_XOR: lambda x: x.combined(bitwise.bit_xor),
     Operation.NOT: lambda x: bitwise.bit_not(x.word(0), x.type.bits),
     Operation.EQ: lambda x: compare.eq(x.builder, x.word(0), x.word(1)),
     Operation.NE: lambda x: compare.ne(x.builder, x.word(0), x.word(1)),

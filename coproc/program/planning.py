@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from coproc.circuits.merge import merge
-from coproc.program.lowering import LoweredGraph, lower
+from coproc.program.lowering import DEFAULT_SETTINGS, LoweredGraph, LoweringSettings, RandomInput, lower
 from coproc.program.wordgraph import WordGraph, name_values
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ class PlannedInput:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedRandom:
+    """An input wire that is made from a seed and the key id (``coproc.tfhe.oblivious``)."""
+
+    seed: bytes
+    block: int
+    """Which of the seed's ciphertexts."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedOutput:
     """Where one result comes out."""
 
@@ -67,26 +76,31 @@ class Plan:
     """A batch, ready to run."""
 
     circuit: Circuit
-    inputs: tuple[PlannedInput, ...]
+    inputs: tuple[PlannedInput | PlannedRandom, ...]
     """One for every input wire of the circuit."""
     outputs: tuple[PlannedOutput, ...]
     failures: Mapping[Handle, IrrecoverableError]
     """Computations that can never succeed. What depends on them has no output, and is not listed."""
 
 
-def plan(groups: Sequence[GroupGraph], strategy: Strategy) -> Plan:
+def plan(groups: Sequence[GroupGraph], strategy: Strategy, settings: LoweringSettings = DEFAULT_SETTINGS) -> Plan:
     """Lower groups and merge their circuits level by level."""
     circuits: list[Circuit] = []
-    inputs: list[PlannedInput] = []
+    inputs: list[PlannedInput | PlannedRandom] = []
     outputs: list[PlannedOutput] = []
     failures: dict[Handle, IrrecoverableError] = {}
     first = 0
     for group in groups:
         wanted = [item.output for item in group.computations if item.output in group.wanted]
         named = name_values(group.computations, wanted, group.clear)
-        lowered = lower_cached(named.graph, strategy)
+        lowered = lower_cached(named.graph, strategy, settings)
         circuits.append(lowered.circuit)
-        inputs += [PlannedInput(named.handles[source.number], source.block) for source in lowered.inputs]
+        inputs += [
+            PlannedRandom(named.seeds[source.seed], source.block)
+            if isinstance(source, RandomInput)
+            else PlannedInput(named.handles[source.number], source.block)
+            for source in lowered.inputs
+        ]
         for result in lowered.outputs:
             handle = named.handles[result.number]
             outputs.append(PlannedOutput(group.group_id, handle, first + result.first, result.blocks))
@@ -96,6 +110,6 @@ def plan(groups: Sequence[GroupGraph], strategy: Strategy) -> Plan:
 
 
 @lru_cache(maxsize=CACHED_GRAPHS)
-def lower_cached(graph: WordGraph, strategy: Strategy) -> LoweredGraph:
+def lower_cached(graph: WordGraph, strategy: Strategy, settings: LoweringSettings = DEFAULT_SETTINGS) -> LoweredGraph:
     """Lower a graph, or find the circuit of an equal one."""
-    return lower(graph, strategy)
+    return lower(graph, strategy, settings)

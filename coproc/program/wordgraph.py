@@ -9,7 +9,7 @@ Values are numbered: first the inputs, then the results of the steps in order. A
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coproc.program.computation import Operation, Scalar
 from coproc.program.operations import scalar_value
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
+
+RANDOM: Final = frozenset({Operation.RAND, Operation.RAND_BOUNDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Step:
     operation: Operation
     result: FheType
     operands: tuple[Operand, ...]
+    subtracted: tuple[bool, ...] = ()
+    """For a sum made by a rewrite: which operands are taken off instead of added (none if empty)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class NamedGraph:
     graph: WordGraph
     handles: tuple[Handle, ...]
     """One for every value, inputs first."""
+    seeds: tuple[bytes, ...] = ()
+    """What the first operands of random steps stand for: the graph holds their numbers, so that it can be shared."""
 
 
 def name_values(
@@ -99,19 +105,23 @@ def name_values(
     numbers = {handle: number for number, handle in enumerate(sources)}
     inputs = tuple(Input(handle_type(handle), clear.get(handle)) for handle in sources)
     steps: list[Step] = []
+    seeds: list[bytes] = []
     for item in computations:
         operands = tuple(
             Constant(_clear_operand(item, operand)) if isinstance(operand, Scalar) else Value(numbers[operand])
             for operand in item.operands
         )
+        if item.operation in RANDOM and isinstance(item.operands[0], Scalar):
+            operands = (Constant(len(seeds)), *operands[1:])
+            seeds.append(item.operands[0].value)
         steps.append(Step(item.operation, handle_type(item.output), operands))
         numbers[item.output] = len(inputs) + len(steps) - 1
     graph = WordGraph(inputs, tuple(steps), tuple(numbers[handle] for handle in wanted))
-    return NamedGraph(graph, (*sources, *(item.output for item in computations)))
+    return NamedGraph(graph, (*sources, *(item.output for item in computations)), tuple(seeds))
 
 
 def _clear_operand(item: Computation, scalar: Scalar) -> int:
-    if item.operation in {Operation.RAND, Operation.RAND_BOUNDED}:
+    if item.operation in RANDOM:
         return int.from_bytes(scalar.value, "big")
     first = item.operands[0]
     return scalar_value(scalar, handle_type(item.output if isinstance(first, Scalar) else first))

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coproc.errors import IrrecoverableError
-from coproc.program.planning import GroupGraph, Plan, plan
+from coproc.program.lowering import DEFAULT_SETTINGS
+from coproc.program.planning import GroupGraph, Plan, PlannedRandom, plan
 from coproc.program.types import FheType, handle_type
 from coproc.scheduling.cache import Value
 from coproc.store.base import Failure, GroupOutcome, StoredCiphertext
 from coproc.store.rules import inherited
 from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, write_ciphertext
+from coproc.tfhe.oblivious import oblivious_ciphertexts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from coproc.circuits.strategy import Strategy
     from coproc.keyring import KeyFacts
+    from coproc.program.lowering import LoweringSettings
     from coproc.program.types import Handle
     from coproc.store.base import WorkGroup
 
@@ -97,6 +100,7 @@ def prepare_batch(
     bad_inputs: Mapping[Handle, IrrecoverableError],
     facts: KeyFacts,
     strategy: Strategy,
+    settings: LoweringSettings = DEFAULT_SETTINGS,
 ) -> PreparedBatch:
     """Plan groups of one key as one job, without the computations that cannot run.
 
@@ -106,7 +110,7 @@ def prepare_batch(
     failures = {group.group_id: _spread(group, _reading(group, bad_inputs)) for group in groups}
     graphs = [_graph(group, failures[group.group_id], values) for group in groups]
     try:
-        planned = plan(graphs, strategy)
+        planned = plan(graphs, strategy, settings)
     except IrrecoverableError:
         raise
     except Exception as error:
@@ -117,7 +121,7 @@ def prepare_batch(
             handle: Failure(error.rule, error.message) for handle, error in planned.failures.items() if handle in own
         }
         failures[group.group_id] = _spread(group, {**failures[group.group_id], **found})
-    return PreparedBatch(tuple(groups), planned, _gather(planned, values, facts), failures)
+    return PreparedBatch(tuple(groups), planned, _gather(planned, values, facts, groups[0].key_id), failures)
 
 
 def finish_batch(batch: PreparedBatch, outputs: NDArray[np.uint64], facts: KeyFacts, key_id: bytes) -> FinishedBatch:
@@ -184,15 +188,23 @@ def _graph(group: WorkGroup, failures: Mapping[Handle, Failure], values: Mapping
     return GroupGraph(group.group_id, computations, group.wanted - failures.keys(), clear)
 
 
-def _gather(planned: Plan, values: Mapping[Handle, Value], facts: KeyFacts) -> NDArray[np.uint64]:
+def _gather(planned: Plan, values: Mapping[Handle, Value], facts: KeyFacts, key_id: bytes) -> NDArray[np.uint64]:
     """Put the blocks that a plan reads one under another, copying each value's blocks at once."""
     width = facts.parameters.big_lwe_dimension + 1
     inputs = np.empty((len(planned.inputs), width), dtype=np.uint64)
     rows: dict[Handle, tuple[list[int], list[int]]] = {}
+    drawn: dict[bytes, tuple[list[int], list[int]]] = {}
     for row, source in enumerate(planned.inputs):
+        if isinstance(source, PlannedRandom):
+            targets, blocks = drawn.setdefault(source.seed, ([], []))
+            targets.append(row)
+            blocks.append(source.block)
+            continue
         targets, blocks = rows.setdefault(source.handle, ([], []))
         targets.append(row)
         blocks.append(source.block)
     for handle, (targets, blocks) in rows.items():
         inputs[targets] = values[handle].blocks[blocks]
+    for seed, (targets, blocks) in drawn.items():
+        inputs[targets] = oblivious_ciphertexts(key_id, seed, max(blocks) + 1, facts.parameters)[blocks]
     return inputs

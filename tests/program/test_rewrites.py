@@ -1,0 +1,120 @@
+"""Rewrite rules: each saves what it promises, keeps values, and can be switched off."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from coproc.circuits.evaluation import evaluate, verify
+from coproc.circuits.strategy import Strategy
+from coproc.config import Config
+from coproc.program.computation import Operation
+from coproc.program.lowering import LoweredInput, LoweringSettings, lower
+from coproc.program.meaning import evaluate_graph
+from coproc.program.rewrites import RULES, rewrite
+from coproc.program.types import FheType
+from coproc.program.wordgraph import Constant, Input, Operand, Step, Value, WordGraph
+
+U8, BOOL = FheType.UINT8, FheType.BOOL
+ADD, SUB, NEG, IF, AND, OR = (
+    Operation.ADD,
+    Operation.SUB,
+    Operation.NEG,
+    Operation.IF_THEN_ELSE,
+    Operation.BIT_AND,
+    Operation.BIT_OR,
+)
+
+
+def graph(inputs: list[FheType], steps: list[tuple[Operation, FheType, list[int]]], wanted: list[int]) -> WordGraph:
+    return WordGraph(
+        tuple(Input(item) for item in inputs),
+        tuple(Step(op, result, tuple(Value(number) for number in operands)) for op, result, operands in steps),
+        tuple(wanted),
+    )
+
+
+# inputs 0 to 3 are numbers, 4 to 8 booleans
+INPUTS = [U8] * 4 + [BOOL] * 5
+CASES = {
+    "select_of_sum": [
+        graph(INPUTS, [(ADD, U8, [0, 1]), (IF, U8, [4, 9, 0])], [10]),
+        graph(INPUTS, [(ADD, U8, [1, 0]), (IF, U8, [4, 0, 9])], [10]),
+        graph(INPUTS, [(SUB, U8, [0, 1]), (IF, U8, [4, 9, 0])], [10]),
+    ],
+    "column_sums": [
+        graph(INPUTS, [(ADD, U8, [0, 1]), (ADD, U8, [9, 2]), (ADD, U8, [10, 3])], [11]),
+        graph(INPUTS, [(SUB, U8, [0, 1]), (SUB, U8, [2, 9]), (NEG, U8, [10]), (SUB, U8, [11, 3])], [12]),
+        graph(INPUTS, [(Operation.SUM, U8, [0, 1, 2]), (SUB, U8, [3, 9]), (ADD, U8, [10, 0])], [11]),
+    ],
+    "boolean_trees": [
+        graph(INPUTS, [(AND, BOOL, [4, 5]), (AND, BOOL, [6, 7]), (AND, BOOL, [9, 10]), (AND, BOOL, [11, 8])], [12]),
+        graph(INPUTS, [(OR, BOOL, [4, 5]), (OR, BOOL, [9, 6]), (OR, BOOL, [10, 7])], [11]),
+    ],
+}
+
+
+def compute(item: WordGraph, values: list[list[int]], settings: LoweringSettings) -> tuple[list[list[int]], int]:
+    """Run the circuit of a graph on rows of input values."""
+    lowered = lower(item, Strategy.THROUGHPUT, settings)
+    verify(lowered.circuit)
+    columns: list[list[int]] = []
+    for source in lowered.inputs:
+        assert isinstance(source, LoweredInput)
+        columns.append([(row[source.number] >> (2 * source.block)) & 3 for row in values])
+    blocks = evaluate(lowered.circuit, np.array(columns, dtype=np.int64).reshape(-1, len(values)))
+    outputs = [
+        [sum(int(blocks[out.first + i, j]) << (2 * i) for i in range(out.blocks)) for out in lowered.outputs]
+        for j in range(len(values))
+    ]
+    return outputs, lowered.circuit.bootstraps
+
+
+@pytest.mark.parametrize(("name", "item"), [(name, item) for name, items in CASES.items() for item in items])
+def test_a_rule_saves_bootstraps_and_keeps_values(name: str, item: WordGraph) -> None:
+    rng = random.Random(1)
+    values = [[rng.getrandbits(source.type.bits) for source in item.inputs] for _ in range(200)]
+    with_rule, fewer = compute(item, values, LoweringSettings())
+    without, more = compute(item, values, LoweringSettings(rewrites_off=frozenset({name})))
+    expected = [[evaluate_graph(item, row)[number] for number in item.wanted] for row in values]
+    assert with_rule == without == expected
+    assert fewer < more
+
+
+@pytest.mark.parametrize("items", CASES.values())
+def test_what_somebody_reads_is_left_alone(items: list[WordGraph]) -> None:
+    for item in items:
+        everything = tuple(range(len(INPUTS), len(INPUTS) + len(item.steps)))
+        public = WordGraph(item.inputs, item.steps, everything)
+        assert rewrite(public) == public
+
+
+def test_a_condition_that_comes_late_is_left_alone() -> None:
+    steps = [(ADD, U8, [0, 1]), (Operation.EQ, BOOL, [2, 3]), (IF, U8, [10, 9, 0])]
+    item = graph(INPUTS, steps, [11])
+    assert rewrite(item) == item
+    values = [[1, 2, 3, 3, 0, 0, 0, 0, 0], [1, 2, 3, 4, 0, 0, 0, 0, 0]]
+    assert compute(item, values, LoweringSettings())[0] == [[3], [1]]
+
+
+def test_the_configuration_knows_every_rule() -> None:
+    assert Config(rewrites_off=list(RULES)).rewrites_off == set(RULES)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("operation", [Operation.SHL, Operation.SHR])
+def test_a_shift_by_the_width_gives_zero_where_the_network_says_so(operation: Operation, *, signed: bool) -> None:
+    fhe_type = FheType.INT8 if signed else U8
+    item = WordGraph((Input(fhe_type), Input(fhe_type)), (Step(operation, fhe_type, (Value(0), Value(1))),), (2,))
+    values = [[a, b] for a in (0, 1, 127, 128, 255) for b in (0, 1, 7, 8, 9, 100, 255)]
+    found, _ = compute(item, values, LoweringSettings(zero_shifts=True))
+    for (a, b), (result,) in zip(values, found, strict=True):
+        value = a - 256 if signed and a >= 128 else a
+        assert result == (value << b if operation is Operation.SHL else value >> b) & 255
+    clear: tuple[Operand, ...] = (Value(0), Constant(9))
+    known = WordGraph((Input(fhe_type),), (Step(operation, fhe_type, clear),), (1,))
+    assert compute(known, [[200]], LoweringSettings(zero_shifts=True))[0] == [
+        [255 if signed and operation is Operation.SHR else 0]
+    ]
