@@ -71,6 +71,7 @@ async def test_all_share_one_listener_and_one_reading(nursery: trio.Nursery) -> 
     attached = [feed.attached(listener, 1) for listener in listeners]
     for entry in attached:
         entry.__enter__()
+    await wait_all_tasks_blocked()  # the wake-up of the first result is over
     before = store.readings
     await publisher.publish(3)
     assert [await heard(listener) for listener in listeners] == [[2, 3, 4]] * 50
