@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from coproc.circuits.builder import NOISE_BUDGET
 from coproc.circuits.carry import look_ahead, ripple
-from coproc.circuits.columns import sum_columns
+from coproc.circuits.columns import sum_up
 from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import TOP, Word, constant_word
 
@@ -45,7 +45,13 @@ def complement(word: Word) -> Word:
     return tuple(TOP - block for block in word)
 
 
-def sum_words(builder: Builder, added: Sequence[Word], subtracted: Sequence[Word], width: int) -> Word:
+def sum_words(
+    builder: Builder,
+    added: Sequence[Word],
+    subtracted: Sequence[Word],
+    width: int,
+    strategy: Strategy = Strategy.THROUGHPUT,
+) -> Word:
     """Return the sum of some words less others, ``width`` blocks wide, in one sum of columns.
 
     Words may be shorter than the result.
@@ -61,7 +67,7 @@ def sum_words(builder: Builder, added: Sequence[Word], subtracted: Sequence[Word
         constant += 1 - (1 << (2 * len(word)))  # what is above the word is not complemented
     for column, block in zip(columns, constant_word(builder, constant, 2 * width), strict=True):
         column.append(block)
-    return sum_columns(builder, columns)
+    return sum_up(builder, columns, strategy)
 
 
 def add_with_carry(builder: Builder, a: Word, b: Word, carry: Block) -> tuple[Word, Block]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from coproc.circuits.builder import BOXES, NOISE_BUDGET
 from coproc.circuits.carry import carry_of, digit_of, look_ahead
+from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import BASE, BLOCK_BITS, TOP, constant_word
 
 if TYPE_CHECKING:
@@ -24,8 +25,17 @@ REST_NOISE: Final = BASE * BASE
 """What subtracting four times a carry adds to the noise."""
 ROOM: Final = 4
 """Noise left for the other digits that a rest is added to."""
+SHORT_WORD: Final = 4
+"""Up to this many columns carries travel along as fast as ahead."""
 WORTHWHILE: Final = 10
 """While more is to arrive, look-ups of a narrower sum wait for it."""
+
+
+def sum_up(builder: Builder, columns: Sequence[Sequence[Block]], strategy: Strategy) -> Word:
+    """Add up weighted digits as the strategy asks: see ``sum_columns`` and ``sum_columns_fast``."""
+    if strategy is Strategy.THROUGHPUT or len(columns) <= SHORT_WORD:
+        return sum_columns(builder, columns)
+    return sum_columns_fast(builder, columns)
 
 
 def sum_columns(builder: Builder, columns: Sequence[Sequence[Block]]) -> Word:
@@ -62,13 +72,15 @@ def _sum_column(builder: Builder, column: list[Block], *, is_last: bool) -> tupl
             carried.append(carry)
 
 
-def _reduce(
-    builder: Builder, total: Block, *, is_last: bool, is_fresh_wanted: bool = False
-) -> tuple[Block, Block]:
+def _reduce(builder: Builder, total: Block, *, is_last: bool, is_fresh_wanted: bool = False) -> tuple[Block, Block]:
     """Cut part of a column into something of a digit's range, to be added to the others, and a carry."""
     if is_last:
         return builder.look_up(total, digit_of), builder.constant(0)
-    if not is_fresh_wanted and 2 * (total.high - total.low + 1) > BOXES and total.noise + REST_NOISE + ROOM <= NOISE_BUDGET:
+    if (
+        not is_fresh_wanted
+        and 2 * (total.high - total.low + 1) > BOXES
+        and total.noise + REST_NOISE + ROOM <= NOISE_BUDGET
+    ):
         carry = builder.look_up(total, carry_of)
         return (total - carry * BASE).within(0, TOP), carry
     digit, carry = builder.look_up_many(total, (digit_of, carry_of))
@@ -119,9 +131,7 @@ def sum_columns_fast(builder: Builder, columns: Sequence[Sequence[Block]]) -> Wo
 
 def _is_open(column: Sequence[Block], digit: int) -> bool:
     """Whether a column is still too wide or too noisy for a single look-up."""
-    return (
-        sum((block.high for block in column), digit) >= BOXES or sum(block.noise for block in column) > NOISE_BUDGET
-    )
+    return sum((block.high for block in column), digit) >= BOXES or sum(block.noise for block in column) > NOISE_BUDGET
 
 
 def _shrink(builder: Builder, waiting: list[list[Block]], known: Sequence[int], now: int) -> None:

@@ -10,35 +10,39 @@ A known factor is written in signed digits (no two neighbours are set), each of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from coproc.circuits.columns import sum_columns
+from coproc.circuits.builder import BOXES
+from coproc.circuits.columns import sum_up
 from coproc.circuits.selection import gate
 from coproc.circuits.shift import Direction, double, shift_by
-from coproc.circuits.word import BASE, BLOCK_BITS, Word, constant_word
+from coproc.circuits.strategy import Strategy
+from coproc.circuits.word import BASE, BLOCK_BITS, TOP, Word, constant_word
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coproc.circuits.builder import Block, Builder
 
-SCHOOLBOOK_BLOCKS = 4
-"""Up to this many blocks the products of digits themselves take fewer bootstraps."""
+SCHOOLBOOK_BLOCKS: Final = {Strategy.THROUGHPUT: 4, Strategy.LATENCY: 8}
+"""Up to this many blocks the products of digits themselves take fewer bootstraps, or as many in fewer rounds."""
 
 
-def mul(builder: Builder, a: Word, b: Word) -> Word:
+def mul(builder: Builder, a: Word, b: Word, strategy: Strategy = Strategy.THROUGHPUT) -> Word:
     """Return ``a * b``, reduced to the width of the operands."""
     if clear_value(a) is not None:
         a, b = b, a
     factor = clear_value(b)
     if factor is not None:
-        return mul_known(builder, a, factor, len(a))
+        return mul_known(builder, a, factor, len(a), strategy)
     for x, y in ((a, b), (b, a)):
         if y[0].low >= 0 and y[0].high <= 1 and all(block.clear == 0 for block in y[1:]):
             return gate(builder, y[0], x)
     a = tuple(builder.clean(block) for block in a)
     b = tuple(builder.clean(block) for block in b)
-    if len(a) <= SCHOOLBOOK_BLOCKS or any(block.clear is not None for block in a + b):
-        return mul_wide(builder, a, b, len(a))
-    return _mul_by_differences(builder, a, b)
+    if len(a) <= SCHOOLBOOK_BLOCKS[strategy] or any(block.clear is not None for block in a + b):
+        return mul_wide(builder, a, b, len(a), strategy)
+    return _mul_by_differences(builder, a, b, strategy)
 
 
 def clear_value(word: Word) -> int | None:
@@ -49,7 +53,7 @@ def clear_value(word: Word) -> int | None:
     return sum((digit or 0) << (BLOCK_BITS * i) for i, digit in enumerate(digits))
 
 
-def mul_wide(builder: Builder, a: Word, b: Word, width: int) -> Word:
+def mul_wide(builder: Builder, a: Word, b: Word, width: int, strategy: Strategy = Strategy.THROUGHPUT) -> Word:
     """Return ``a * b`` in ``width`` blocks, by the products of digits; operands may be of any width."""
     columns: list[list[Block]] = [[] for _ in range(width)]
     for i, x in enumerate(a):
@@ -60,10 +64,10 @@ def mul_wide(builder: Builder, a: Word, b: Word, width: int) -> Word:
             columns[i + j].append(builder.look_up(form, lambda v: (v // BASE) * (v % BASE) % BASE))
             if i + j + 1 < width:
                 columns[i + j + 1].append(builder.look_up(form, lambda v: (v // BASE) * (v % BASE) // BASE))
-    return sum_columns(builder, columns)
+    return sum_up(builder, columns, strategy)
 
 
-def mul_known(builder: Builder, word: Word, factor: int, width: int) -> Word:
+def mul_known(builder: Builder, word: Word, factor: int, width: int, strategy: Strategy = Strategy.THROUGHPUT) -> Word:
     """Return ``word * factor`` in ``width`` blocks, at least as many as the word has."""
     wide = word + (builder.constant(0),) * (width - len(word))
     factor %= 1 << (BLOCK_BITS * width)
@@ -71,7 +75,7 @@ def mul_known(builder: Builder, word: Word, factor: int, width: int) -> Word:
         if factor == 0:
             return constant_word(builder, 0, BLOCK_BITS * width)
         return shift_by(builder, wide, factor.bit_length() - 1, Direction.LEFT)
-    return sum_columns(builder, signed_multiples(builder, word, factor, width))
+    return sum_up(builder, signed_multiples(builder, word, factor, width), strategy)
 
 
 def signed_multiples(builder: Builder, word: Word, factor: int, width: int) -> list[list[Block]]:
@@ -101,7 +105,7 @@ def signed_digits(value: int, bits: int) -> list[tuple[int, int]]:
     return digits
 
 
-def _mul_by_differences(builder: Builder, a: Word, b: Word) -> Word:
+def _mul_by_differences(builder: Builder, a: Word, b: Word, strategy: Strategy) -> Word:
     width = len(a)
     columns: list[list[Block]] = [[] for _ in range(width)]
     constant = 0
@@ -109,32 +113,75 @@ def _mul_by_differences(builder: Builder, a: Word, b: Word) -> Word:
         for i in range(k + 1):
             # 3 - D lies between -3 and 3; the 3 is taken off again in the constant.
             constant -= 3 << (BLOCK_BITS * k)
-            digit, carry = builder.look_up_many(
-                a[i] - b[k - i], (lambda x: (3 - _d(x)) % BASE, lambda x: (3 - _d(x)) // BASE)
-            )
+            digit, carry = builder.look_up_many(a[i] - b[k - i], (_low_of_difference, _high_of_difference))
             columns[k].append(digit)
             if k + 1 < width:
                 columns[k + 1].append(carry)
-    _add_single_terms(builder, columns, a, b)
+    _add_single_terms(builder, columns, a, b, strategy)
     for column, block in zip(columns, constant_word(builder, constant, BLOCK_BITS * width), strict=True):
         column.append(block)
-    return sum_columns(builder, columns)
+    return sum_up(builder, columns, strategy)
 
 
-def _add_single_terms(builder: Builder, columns: list[list[Block]], a: Word, b: Word) -> None:
+def _low_of_difference(x: int) -> int:
+    return (TOP - _triangle(x)) % BASE
+
+
+def _high_of_difference(x: int) -> int:
+    return (TOP - _triangle(x)) // BASE
+
+
+def _triangle(x: int) -> int:
+    return x * (x + 1) // 2
+
+
+def _add_single_terms(builder: Builder, columns: list[list[Block]], a: Word, b: Word, strategy: Strategy) -> None:
     """Add the terms in one operand alone.
 
     ``w = a(a+1)/2 + b(b-1)/2 = 3 q + r`` of block ``i`` counts in every column from ``i`` on: ``3 q`` in all of them is
-    ``-q`` in column ``i``. Of the running sum of ``r`` the part divisible by 3 is dealt with in the same way.
+    ``-q`` in column ``i``. The running sum of ``r`` is treated in the same way, two columns at a time: as it is in the
+    first of them, and less its multiples of 3 in the second, after which only the sum modulo 3 goes on.
     """
-    running = builder.constant(0)
+    rests: list[Block] = []
     for column, x, y in zip(columns, a, b, strict=True):
         rest_a, quotient_a = builder.look_up_many(x, (lambda v: int(v == 1), lambda v: (0, 0, 1, 2)[v]))
         rest_b, quotient_b = builder.look_up_many(y, (lambda v: int(v == 2), lambda v: int(v == 3)))
         column += [-quotient_a, -quotient_b]
-        running, value = builder.look_up_many(rest_a + rest_b + running, (lambda v: v % 3, lambda v: v % 3 - v // 3))
-        column.append(value)
+        rests.append(rest_a + rest_b)
+    starts = range(0, len(rests), 2)
+    ahead: list[Block] = []
+    if strategy is Strategy.LATENCY:
+        ahead = _running_sums(builder, [_total(builder, rests[start : start + 2]) for start in starts])
+    running = builder.constant(0)
+    for number, start in enumerate(starts):
+        before = ahead[number] if ahead else running
+        first = before + rests[start]
+        columns[start] += [before, rests[start]]
+        if start + 1 < len(rests):
+            running, value = builder.look_up_many(first + rests[start + 1], (_mod_3, lambda v: v % 3 - v // 3))
+            columns[start + 1].append(value)
 
 
-def _d(x: int) -> int:
-    return x * (x + 1) // 2
+def _running_sums(builder: Builder, items: Sequence[Block]) -> list[Block]:
+    """Return the sums modulo 3 of all items before each, by a tree: few rounds."""
+    groups: list[list[Block]] = [[]]
+    for item in items:
+        if sum(block.high for block in groups[-1]) + item.high + 2 >= BOXES:
+            groups.append([])
+        groups[-1].append(item)
+    heads = [builder.constant(0)]
+    if len(groups) > 1:
+        heads = _running_sums(builder, [builder.look_up(_total(builder, group), _mod_3) for group in groups])
+    return [
+        builder.look_up(_total(builder, [head, *group[:index]]), _mod_3)
+        for head, group in zip(heads, groups, strict=True)
+        for index in range(len(group))
+    ]
+
+
+def _total(builder: Builder, blocks: Sequence[Block]) -> Block:
+    return sum(blocks, builder.constant(0))
+
+
+def _mod_3(x: int) -> int:
+    return x % 3

@@ -188,7 +188,7 @@ def test_at_random_at_every_width(bits: int, strategy: Strategy) -> None:
         ("select", T, 64, 2),
         ("gate", T, 32, 1),
         ("bit_and", T, 32, 1),
-        ("mul", T, 998, 44),
+        ("mul", T, 991, 42),
         ("shl", T, 211, 8),
         ("rotl", T, 227, 8),
         ("bit_not", T, 0, 0),
