@@ -96,6 +96,7 @@ class Config(BaseSettings):
     threads: int = Field(default=0, ge=0, le=4096)
     """Worker threads of the executor; 0: one for every core that this process may use."""
     strategy: StrategyName = "auto"
+    """``auto``: by how full the executor's threads are. Workers that must agree on ciphertext bytes set another one."""
     batch_window_seconds: float = Field(default=0.005, ge=0, le=10)
     """How long work may wait for more work to share a batch with."""
     maximum_batch: int = Field(default=64, ge=1, le=10_000)

@@ -35,7 +35,7 @@ from coproc.errors import FatalError, RecoverableError
 from coproc.health.report import ActorReport, HealthReport
 from coproc.keyring import KeyCache
 from coproc.program.lowering import LoweringSettings
-from coproc.program.planning import PLAN_VERSION
+from coproc.program.planning import PLAN_VERSION, Lanes
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
 from coproc.tfhe.server_key import load_server_key
@@ -270,7 +270,7 @@ class Service:
     async def _run_scheduler(self, *, task_status: trio.TaskStatus[object]) -> None:
         config = self.config
         store, keys = self._needs()
-        latency = config.strategy == "latency"
+        lanes = Lanes(config.threads or len(os.sched_getaffinity(0)))
         self.scheduler = Scheduler(
             store,
             keys,
@@ -284,7 +284,7 @@ class Service:
                 lease_seconds=config.lease_seconds,
                 attempts=config.attempts,
             ),
-            strategy=CircuitStrategy.LATENCY if latency else CircuitStrategy.THROUGHPUT,
+            strategy=lanes if config.strategy == "auto" else CircuitStrategy(config.strategy),
             settings=LoweringSettings(config.shift_semantics == "zero", config.rewrites_off),
             drain_seconds=config.drain_seconds,
         )

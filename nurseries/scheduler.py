@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from coproc.circuits.strategy import Strategy
     from coproc.keyring import KeyCache, KeyFacts
     from coproc.program.lowering import LoweringSettings
+    from coproc.program.planning import Lanes
     from coproc.program.types import Handle
     from coproc.scheduling.batch import FinishedBatch
     from coproc.scheduling.cache import Value
@@ -106,7 +107,7 @@ class Scheduler:
         *,
         worker: str,
         policy: Policy,
-        strategy: Strategy,
+        strategy: Strategy | Lanes,
         settings: LoweringSettings = DEFAULT_SETTINGS,
         drain_seconds: float = 30.0,
         cache_bytes: int = CACHE_BYTES,

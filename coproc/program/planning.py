@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from coproc.circuits.merge import merge
+from coproc.circuits.strategy import Strategy
 from coproc.program.lowering import DEFAULT_SETTINGS, LoweredGraph, LoweringSettings, RandomInput, lower
 from coproc.program.wordgraph import WordGraph, name_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from coproc.circuits.circuit import Circuit
-    from coproc.circuits.strategy import Strategy
     from coproc.errors import IrrecoverableError
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
@@ -27,6 +31,17 @@ PLAN_VERSION: Final = 1
 """Version of everything between computations and circuits: results that carry the same number are bit-identical."""
 
 CACHED_GRAPHS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Choose a strategy for every group, by how full the executor is.
+
+    A round of a batch takes as long as its bootstraps take on ``count`` lanes. Where rounds leave lanes empty, circuits
+    of fewer rounds end sooner although they have more bootstraps.
+    """
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +98,26 @@ class Plan:
     """Computations that can never succeed. What depends on them has no output, and is not listed."""
 
 
-def plan(groups: Sequence[GroupGraph], strategy: Strategy, settings: LoweringSettings = DEFAULT_SETTINGS) -> Plan:
+def plan(
+    groups: Sequence[GroupGraph], strategy: Strategy | Lanes, settings: LoweringSettings = DEFAULT_SETTINGS
+) -> Plan:
     """Lower groups and merge their circuits level by level."""
     circuits: list[Circuit] = []
     inputs: list[PlannedInput | PlannedRandom] = []
     outputs: list[PlannedOutput] = []
     failures: dict[Handle, IrrecoverableError] = {}
     first = 0
-    for group in groups:
-        wanted = [item.output for item in group.computations if item.output in group.wanted]
-        named = name_values(group.computations, wanted, group.clear)
-        lowered = lower_cached(named.graph, strategy, settings)
+    graphs = [
+        name_values(
+            group.computations, [item.output for item in group.computations if item.output in group.wanted], group.clear
+        )
+        for group in groups
+    ]
+    if isinstance(strategy, Lanes):
+        chosen = _choose([named.graph for named in graphs], strategy.count, settings)
+    else:
+        chosen = [lower_cached(named.graph, strategy, settings) for named in graphs]
+    for group, named, lowered in zip(groups, graphs, chosen, strict=True):
         circuits.append(lowered.circuit)
         inputs += [
             PlannedRandom(named.seeds[source.seed], source.block)
@@ -107,6 +131,37 @@ def plan(groups: Sequence[GroupGraph], strategy: Strategy, settings: LoweringSet
         failures |= {named.handles[number]: error for number, error in lowered.failures.items()}
         first += lowered.circuit.outputs.count
     return Plan(merge(circuits), tuple(inputs), tuple(outputs), failures)
+
+
+def _choose(graphs: Sequence[WordGraph], lanes: int, settings: LoweringSettings) -> list[LoweredGraph]:
+    """Start with the fewest bootstraps; give the deepest groups fewer rounds for as long as the batch ends sooner."""
+    chosen = [lower_cached(graph, Strategy.THROUGHPUT, settings) for graph in graphs]
+    depth = max((lowered.circuit.depth for lowered in chosen), default=0)
+    widths = np.zeros(depth, dtype=np.int64)
+    for lowered in chosen:
+        widths += _widths(lowered, depth)
+    for index in sorted(range(len(graphs)), key=lambda index: -chosen[index].circuit.depth):
+        if -(-int(widths.sum()) // lanes) == _rounds(widths, lanes):
+            break  # every lane is full already
+        other = lower_cached(graphs[index], Strategy.LATENCY, settings)
+        if other.circuit.depth > depth:
+            continue
+        changed = widths - _widths(chosen[index], depth) + _widths(other, depth)
+        if _rounds(changed, lanes) < _rounds(widths, lanes):
+            chosen[index], widths = other, changed
+    return chosen
+
+
+def _widths(lowered: LoweredGraph, depth: int) -> NDArray[np.int64]:
+    """Bootstraps by level, padded to ``depth`` levels."""
+    widths = np.zeros(depth, dtype=np.int64)
+    widths[: lowered.circuit.depth] = [level.bootstraps for level in lowered.circuit.levels]
+    return widths
+
+
+def _rounds(widths: NDArray[np.int64], lanes: int) -> int:
+    """Bootstraps that follow one another on a lane."""
+    return int((-(-widths // lanes)).sum())
 
 
 @lru_cache(maxsize=CACHED_GRAPHS)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from coproc.circuits.strategy import Strategy
     from coproc.keyring import KeyFacts
     from coproc.program.lowering import LoweringSettings
+    from coproc.program.planning import Lanes
     from coproc.program.types import Handle
     from coproc.store.base import WorkGroup
 
@@ -99,7 +100,7 @@ def prepare_batch(
     values: Mapping[Handle, Value],
     bad_inputs: Mapping[Handle, IrrecoverableError],
     facts: KeyFacts,
-    strategy: Strategy,
+    strategy: Strategy | Lanes,
     settings: LoweringSettings = DEFAULT_SETTINGS,
 ) -> PreparedBatch:
     """Plan groups of one key as one job, without the computations that cannot run.

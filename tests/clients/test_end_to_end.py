@@ -105,17 +105,18 @@ async def test_every_operation_of_every_release(
 
 
 @pytest.mark.real
-async def test_every_family_with_real_parameters(running_service: Service) -> None:
-    """What clients use: the parameters of fhevm, at 2^-128."""
+async def test_every_operation_with_real_parameters(running_service: Service) -> None:
+    """What clients use: the parameters of fhevm, at 2^-128; two widths."""
     with trio.fail_after(200):
         async with open_node_client("1.6") as node, open_client("127.0.0.1", running_service.grpc_port) as client:
             client_key = await node.client_key(toy=False)
             keys = NodeKeys(client_key, await node.compressed_server_key(client_key), b"")
             key_id = await client.register_key(keys.compressed_server_key)
-            a, b, condition = new_handle(FheType.UINT8), new_handle(FheType.UINT8), new_handle(FheType.BOOL)
-            transaction = Transaction(key_id)
-            every_operation(transaction, a, b, condition, 29)
-            await check(client, node, keys, transaction, {a: 201, b: 77, condition: 1})
+            for fhe_type in (FheType.UINT8, FheType.INT16):
+                a, b, condition = new_handle(fhe_type), new_handle(fhe_type), new_handle(FheType.BOOL)
+                transaction = Transaction(key_id)
+                every_operation(transaction, a, b, condition, 29)
+                await check(client, node, keys, transaction, {a: 101, b: 77, condition: 1})
 
 
 async def test_a_subscriber_that_comes_back_misses_nothing(

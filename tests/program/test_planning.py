@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from coproc.circuits.evaluation import evaluate, verify
 from coproc.circuits.strategy import Strategy
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.meaning import evaluate_graph
-from coproc.program.planning import GroupGraph, Plan, PlannedInput, lower_cached, plan
+from coproc.program.planning import GroupGraph, Lanes, Plan, PlannedInput, lower_cached, plan
 from coproc.program.types import FheType, Handle, handle_type, new_handle
 from coproc.program.wordgraph import name_values
+
+if TYPE_CHECKING:
+    from coproc.circuits.circuit import Circuit
 
 WIDTHS = (FheType.UINT8, FheType.UINT16, FheType.UINT64, FheType.INT8, FheType.INT64)
 BINARY = (
@@ -181,3 +185,45 @@ def test_the_transfer_costs_what_the_design_promises() -> None:
     assert result == {(1, moved): 30, (1, new_target): 37, (1, new_source): 70}
     result = run_plan(planned, {amount: 101, source: 100, target: 7})
     assert result == {(1, moved): 0, (1, new_target): 7, (1, new_source): 100}
+
+
+def additions(count: int) -> tuple[list[GroupGraph], dict[Handle, int], dict[tuple[int, Handle], int]]:
+    """Independent additions of 64 bits, with inputs and results."""
+    groups: list[GroupGraph] = []
+    values: dict[Handle, int] = {}
+    expected: dict[tuple[int, Handle], int] = {}
+    for number in range(count):
+        a, b, result = (new_handle(FheType.UINT64) for _ in range(3))
+        groups.append(
+            GroupGraph(number, (Computation(result, Operation.ADD, (a, b), is_allowed=True),), frozenset({result}), {})
+        )
+        values |= {a: 2**63 + number, b: 2**63 + 5}
+        expected[number, result] = number + 5
+    return groups, values, expected
+
+
+def test_a_lone_request_on_many_lanes_gets_few_rounds() -> None:
+    groups, values, expected = additions(1)
+    planned = plan(groups, Lanes(64))
+    assert planned.circuit.depth == 6
+    assert run_plan(planned, values) == expected
+
+
+def test_full_lanes_get_few_bootstraps() -> None:
+    groups, values, expected = additions(8)
+    planned = plan(groups, Lanes(2))
+    assert (planned.circuit.bootstraps, planned.circuit.depth) == (8 * 32, 32)
+    assert run_plan(planned, values) == expected
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 10, 30, 100])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_choice_is_never_worse_than_the_fewest_bootstraps(count: int, lanes: int) -> None:
+    groups, values, expected = additions(count)
+    planned, plain = plan(groups, Lanes(lanes)), plan(groups, Strategy.THROUGHPUT)
+
+    def rounds(circuit: Circuit) -> int:
+        return sum(-(-level.bootstraps // lanes) for level in circuit.levels)
+
+    assert rounds(planned.circuit) <= rounds(plain.circuit)
+    assert run_plan(planned, values) == expected
