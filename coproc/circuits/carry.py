@@ -70,7 +70,7 @@ def look_ahead(builder: Builder, totals: Sequence[Block], carry: int, *, shortes
     result: list[Block] = []
     for number, (start, stop) in enumerate(spans):
         carried = into.carry(number)
-        if shortest and stop - start == 2 and number > 0 and stop < len(totals):
+        if shortest and stop - start == 2 and number > 0:
             result += _both_at_once(builder, totals[start], totals[start + 1], carried)
         else:
             digits, _ = ripple(builder, totals[start:stop], carried)

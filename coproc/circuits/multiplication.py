@@ -40,9 +40,7 @@ def mul(builder: Builder, a: Word, b: Word, strategy: Strategy = Strategy.THROUG
             return gate(builder, y[0], x)
     a = tuple(builder.clean(block) for block in a)
     b = tuple(builder.clean(block) for block in b)
-    if len(a) <= SCHOOLBOOK_BLOCKS[strategy] or any(block.clear is not None for block in a + b):
-        return mul_wide(builder, a, b, len(a), strategy)
-    return _mul_by_differences(builder, a, b, strategy)
+    return mul_wide(builder, a, b, len(a), strategy)
 
 
 def clear_value(word: Word) -> int | None:
@@ -54,7 +52,15 @@ def clear_value(word: Word) -> int | None:
 
 
 def mul_wide(builder: Builder, a: Word, b: Word, width: int, strategy: Strategy = Strategy.THROUGHPUT) -> Word:
-    """Return ``a * b`` in ``width`` blocks, by the products of digits; operands may be of any width."""
+    """Return ``a * b`` in ``width`` blocks; operands are fresh and may be of any width."""
+    by_differences = len(a) == len(b) > SCHOOLBOOK_BLOCKS[strategy] and len(a) <= width <= 2 * len(a)
+    if by_differences and not any(block.clear is not None for block in a + b):
+        return _mul_by_differences(builder, a, b, width, strategy)
+    return _mul_by_digits(builder, a, b, width, strategy)
+
+
+def _mul_by_digits(builder: Builder, a: Word, b: Word, width: int, strategy: Strategy) -> Word:
+    """Multiply with a look-up for each digit of each product of digits."""
     columns: list[list[Block]] = [[] for _ in range(width)]
     for i, x in enumerate(a):
         for j, y in enumerate(b):
@@ -105,12 +111,11 @@ def signed_digits(value: int, bits: int) -> list[tuple[int, int]]:
     return digits
 
 
-def _mul_by_differences(builder: Builder, a: Word, b: Word, strategy: Strategy) -> Word:
-    width = len(a)
+def _mul_by_differences(builder: Builder, a: Word, b: Word, width: int, strategy: Strategy) -> Word:
     columns: list[list[Block]] = [[] for _ in range(width)]
     constant = 0
     for k in range(width):
-        for i in range(k + 1):
+        for i in range(max(0, k - len(a) + 1), min(k + 1, len(a))):
             # 3 - D lies between -3 and 3; the 3 is taken off again in the constant.
             constant -= 3 << (BLOCK_BITS * k)
             digit, carry = builder.look_up_many(a[i] - b[k - i], (_low_of_difference, _high_of_difference))
@@ -141,25 +146,36 @@ def _add_single_terms(builder: Builder, columns: list[list[Block]], a: Word, b: 
     ``w = a(a+1)/2 + b(b-1)/2 = 3 q + r`` of block ``i`` counts in every column from ``i`` on: ``3 q`` in all of them is
     ``-q`` in column ``i``. The running sum of ``r`` is treated in the same way, two columns at a time: as it is in the
     first of them, and less its multiples of 3 in the second, after which only the sum modulo 3 goes on.
+
+    In a product wider than the operands of ``n`` blocks, block ``i`` counts no more from column ``i + n`` on: all of
+    the above is taken off again, ``n`` columns further.
     """
     rests: list[Block] = []
-    for column, x, y in zip(columns, a, b, strict=True):
+    terms: list[list[Block]] = []
+    for x, y in zip(a, b, strict=True):
         rest_a, quotient_a = builder.look_up_many(x, (lambda v: int(v == 1), lambda v: (0, 0, 1, 2)[v]))
         rest_b, quotient_b = builder.look_up_many(y, (lambda v: int(v == 2), lambda v: int(v == 3)))
-        column += [-quotient_a, -quotient_b]
+        terms.append([-quotient_a, -quotient_b])
         rests.append(rest_a + rest_b)
     starts = range(0, len(rests), 2)
     ahead: list[Block] = []
     if strategy is Strategy.LATENCY:
         ahead = _running_sums(builder, [_total(builder, rests[start : start + 2]) for start in starts])
-    running = builder.constant(0)
+    running: list[Block] = []
     for number, start in enumerate(starts):
-        before = ahead[number] if ahead else running
-        first = before + rests[start]
-        columns[start] += [before, rests[start]]
+        first = [*(ahead[number : number + 1] or running), rests[start]]
+        terms[start] += first
+        running = first
         if start + 1 < len(rests):
-            running, value = builder.look_up_many(first + rests[start + 1], (_mod_3, lambda v: v % 3 - v // 3))
-            columns[start + 1].append(value)
+            total = _total(builder, [*first, rests[start + 1]])
+            after, value = builder.look_up_many(total, (_mod_3, lambda v: v % 3 - v // 3))
+            terms[start + 1].append(value)
+            running = [after]
+    for index, column in enumerate(columns):
+        if index < len(terms):
+            column.extend(terms[index])
+        else:
+            column.extend([*running, *(-block for block in terms[index - len(terms)])])
 
 
 def _running_sums(builder: Builder, items: Sequence[Block]) -> list[Block]:

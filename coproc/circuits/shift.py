@@ -12,6 +12,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from coproc.circuits.builder import NOISE_BUDGET
+from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import BASE, BLOCK_BITS, TOP, Word
 
 if TYPE_CHECKING:
@@ -39,13 +41,22 @@ class Direction(Enum):
         return self in {Direction.ROTATE_LEFT, Direction.ROTATE_RIGHT}
 
 
-def shift(builder: Builder, word: Word, amount: Word, direction: Direction, *, signed: bool = False) -> Word:
+def shift(
+    builder: Builder,
+    word: Word,
+    amount: Word,
+    direction: Direction,
+    strategy: Strategy = Strategy.THROUGHPUT,
+    *,
+    signed: bool = False,
+) -> Word:
     """Move the bits of a word by an amount of the same width, known or encrypted."""
     clear = [block.clear for block in amount]
     if None not in clear:
         value = sum((digit or 0) << (BLOCK_BITS * i) for i, digit in enumerate(clear))
         return shift_by(builder, word, value % (BLOCK_BITS * len(word)), direction, signed=signed)
-    return _shift_encrypted(builder, word, amount, direction, signed=signed)
+    fill = _fill(builder, word, direction, signed=signed)
+    return _shift_encrypted(builder, word, amount, direction, fill, strategy)
 
 
 def shift_by(builder: Builder, word: Word, amount: int, direction: Direction, *, signed: bool = False) -> Word:
@@ -96,18 +107,50 @@ def _neighbours(word: Word, distance: int, direction: Direction, fill: Block) ->
     return tuple(word[place] if 0 <= place < count else fill for place in places)
 
 
-def _shift_encrypted(builder: Builder, word: Word, amount: Word, direction: Direction, *, signed: bool) -> Word:
+def _shift_encrypted(
+    builder: Builder, word: Word, amount: Word, direction: Direction, fill: Block, strategy: Strategy
+) -> Word:
     rounds = (BLOCK_BITS * len(word) - 1).bit_length()
-    current, fill = word, _fill(builder, word, direction, signed=signed)
-    for number, bit in enumerate(_scaled_bits(builder, amount, rounds)):
+    bits = _scaled_bits(builder, amount, rounds)
+    current, done = word, 0
+    if strategy is Strategy.LATENCY and rounds > 1:
+        current, fill = _move_by_digit(builder, word, amount[0], direction, fill)
+        done = BLOCK_BITS
+    for number in range(done, rounds):
         distance = 1 << number >> 1  # in blocks; bit 0 moves half a block
         keep, move = (_keep_half(direction), _move_half(direction)) if number == 0 else (_keep, _move)
-        pairs = [_halves(builder, block, bit, keep, move) for block in current]
+        pairs = [_halves(builder, block, bits[number], keep, move) for block in current]
         # What comes in from outside is moved by the same rule; a zero stays one.
-        _, incoming = _halves(builder, fill, bit, keep, move)
+        _, incoming = _halves(builder, fill, bits[number], keep, move)
         moved = _neighbours(tuple(pair[1] for pair in pairs), max(distance, 1), direction, incoming)
         current = tuple((kept + come).within(0, TOP) for (kept, _), come in zip(pairs, moved, strict=True))
     return current
+
+
+def _move_by_digit(builder: Builder, word: Word, digit: Block, direction: Direction, fill: Block) -> tuple[Word, Block]:
+    """Move by 0 to 3 bits in one round: three look-ups a block, for the blocks in which its bits can come to lie."""
+    digit = builder.clean(digit)
+
+    def parts(block: Block) -> tuple[Block, ...]:
+        form = block + digit * BASE
+        if form.noise > NOISE_BUDGET:
+            form = builder.clean(block) + digit * BASE
+        return builder.look_up_many(form, [_part(direction, distance) for distance in range(3)])
+
+    rows = [parts(block) for block in word]
+    outside = parts(fill)
+    moved = [
+        _neighbours(tuple(row[distance] for row in rows), distance, direction, outside[distance])
+        for distance in range(3)
+    ]
+    return tuple((x + y + z).within(0, TOP) for x, y, z in zip(*moved, strict=True)), fill
+
+
+def _part(direction: Direction, distance: int) -> Callable[[int], int]:
+    """Bits of ``x % 4``, moved by ``x // 4``, that come to lie ``distance`` blocks further."""
+    if direction.is_left:
+        return lambda x: (x % BASE << x // BASE) >> (BLOCK_BITS * distance) & TOP
+    return lambda x: (x % BASE << (BLOCK_BITS * distance)) >> x // BASE & TOP
 
 
 def _scaled_bits(builder: Builder, amount: Word, count: int) -> list[Block]:
