@@ -79,7 +79,7 @@ def _add(builder: Builder, a: Word, b: Word, carry: int, strategy: Strategy, *, 
     if strategy is Strategy.THROUGHPUT or (len(a) <= SHORT_WORD and not shortest):
         return add_with_carry(builder, a, b, builder.constant(carry))[0]
     totals = [builder.clean(x) + builder.clean(y) for x, y in zip(a, b, strict=True)]
-    return look_ahead(builder, totals, carry, shortest=shortest)
+    return look_ahead(builder, totals, carry, shortest=shortest)[0]
 
 
 def _total(builder: Builder, x: Block, y: Block) -> Block:

@@ -53,7 +53,7 @@ def ripple(builder: Builder, totals: Sequence[Block], carry: Block) -> tuple[Wor
     return tuple(result), carry
 
 
-def look_ahead(builder: Builder, totals: Sequence[Block], carry: int, *, shortest: bool = False) -> Word:
+def look_ahead(builder: Builder, totals: Sequence[Block], carry: int, *, shortest: bool = False) -> tuple[Word, Block]:
     """Add up sums of digits with carries that come ahead of them.
 
     Args:
@@ -63,7 +63,8 @@ def look_ahead(builder: Builder, totals: Sequence[Block], carry: int, *, shortes
         shortest: one round less, for about a quarter more bootstraps.
 
     Returns:
-        The digits of the sum, cut to the length of ``totals``.
+        The digits of the sum, cut to the length of ``totals``, and the carry out of them; what is not used of them
+        costs nothing.
     """
     spans = _spans(totals)
     into = CarryTree(builder, [_centred(totals[start:stop]) for start, stop in spans], carry)
@@ -75,7 +76,7 @@ def look_ahead(builder: Builder, totals: Sequence[Block], carry: int, *, shortes
         else:
             digits, _ = ripple(builder, totals[start:stop], carried)
             result += digits
-    return tuple(result)
+    return tuple(result), into.carry(len(spans))
 
 
 def _spans(totals: Sequence[Block]) -> list[tuple[int, int]]:

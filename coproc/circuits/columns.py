@@ -126,7 +126,7 @@ def sum_columns_fast(builder: Builder, columns: Sequence[Sequence[Block]]) -> Wo
             carried = high
         else:
             totals.append(builder.look_up(total, digit_of) + carried)
-    return look_ahead(builder, totals, 0)
+    return look_ahead(builder, totals, 0)[0]
 
 
 def _is_open(column: Sequence[Block], digit: int) -> bool:
