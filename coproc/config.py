@@ -31,6 +31,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 ExecutorName = Literal["auto", "cpu", "gpu", "reference", "concrete"]
 StrategyName = Literal["auto", "throughput", "latency"]
 ShiftSemantics = Literal["modulo", "zero"]
+RewriteName = Literal["select_of_sum", "difference_of_sum", "column_sums", "boolean_trees"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -113,7 +114,7 @@ class Config(BaseSettings):
     """Accept keys without a published security level: for tests alone."""
     shift_semantics: ShiftSemantics = "modulo"
     """What a shift by at least the width gives: ``modulo`` as TFHE-rs up to 1.7, ``zero`` as from 1.8."""
-    rewrites_off: frozenset[Literal["select_of_sum", "column_sums", "boolean_trees"]] = frozenset()
+    rewrites_off: frozenset[RewriteName] = frozenset()
     """Rewrite rules that plans leave out, as a JSON list; every worker of a network must leave out the same."""
     limits: Limits = Field(default_factory=Limits)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from coproc.cli.service import start_service
@@ -12,21 +15,25 @@ from coproc.program.types import FheType, Handle, new_handle
 from nurseries.bridge import open_client
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
+    from collections.abc import Iterator
 
     from coproc.tfhe.client import ClientKey
 
 JOBS = 8
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of its own: pytest's belong to this user alone, and a root user's database runs as another one."""
+    with tempfile.TemporaryDirectory(prefix="coproc-restart-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
 async def test_sigterm_in_the_middle_of_work_loses_nothing(
-    toy_client_key: ClientKey, toy_server_key: bytes, tmp_path_factory: pytest.TempPathFactory
+    toy_client_key: ClientKey, toy_server_key: bytes, folder: Path
 ) -> None:
-    folder: Path = tmp_path_factory.mktemp("restart")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o711)  # the database of a root user runs as another one
     arguments = ["--allow-insecure-parameters", "--data-directory", str(folder / "data"), "--drain-seconds", "0.5"]
     arguments += ["--batch-window-seconds", "0"]
     service = start_service(arguments, folder)

@@ -27,6 +27,8 @@ ROOM: Final = 4
 """Noise left for the other digits that a rest is added to."""
 SHORT_WORD: Final = 4
 """Up to this many columns carries travel along as fast as ahead."""
+TWO_DIGITS: Final = 2 * TOP
+"""Columns of no more than this need no look-up before carries are resolved."""
 WORTHWHILE: Final = 10
 """While more is to arrive, look-ups of a narrower sum wait for it."""
 
@@ -109,14 +111,18 @@ def sum_columns_fast(builder: Builder, columns: Sequence[Sequence[Block]]) -> Wo
         constant += sum(block.low for block in column) << (BLOCK_BITS * index)
         waiting.append([block - block.low for block in column if block.low < block.high])
     known = [block.low for block in constant_word(builder, constant, BLOCK_BITS * len(columns))]
+    constant &= (1 << (BLOCK_BITS * len(columns))) - 1
     now = 0
     while any(_is_open(column, digit) for column, digit in zip(waiting, known, strict=True)):
         _shrink(builder, waiting, known, now)
         now += 1
+    sums: list[Block] = [sum(column, builder.constant(0)) for column in waiting]
+    if constant in {0, 1} and all(total.high <= TWO_DIGITS and total.noise < NOISE_BUDGET for total in sums):
+        return look_ahead(builder, sums, constant)[0]
     totals: list[Block] = []
     carried = builder.constant(0)
-    for index, (column, digit) in enumerate(zip(waiting, known, strict=True)):
-        total = sum(column, builder.constant(digit))
+    for index, (column, digit) in enumerate(zip(sums, known, strict=True)):
+        total = column + digit
         if total.high <= TOP:
             totals.append(builder.clean(total) + carried)
             carried = builder.constant(0)

@@ -68,11 +68,7 @@ def ne(builder: Builder, a: Word, b: Word) -> Word:
         rest.append((zeros.pop(), builder.constant(0)))
     forms = _differences(tuple(x for x, _ in rest), tuple(y for _, y in rest))
     flags = [builder.look_up(form, lambda x: int(x != 0)) for form in forms]
-    for start in range(0, len(zeros), DIGITS_AT_ONCE):
-        total = builder.constant(0)
-        for block in zeros[start : start + DIGITS_AT_ONCE]:
-            total = total + block if (total + block).noise <= NOISE_BUDGET else total + builder.clean(block)
-        flags.append(builder.look_up(total, _nonzero))
+    flags += [builder.look_up(total, _nonzero) for total in _zero_sums(builder, zeros)]
     return (any_of(builder, flags),)
 
 
@@ -103,6 +99,21 @@ def any_of(builder: Builder, flags: Sequence[Block]) -> Block:
             merged.append(builder.look_up(total, lambda x: int(x != 0)))
         rest = merged
     return rest[0] if rest else builder.constant(0)
+
+
+def _zero_sums(builder: Builder, blocks: Sequence[Block]) -> list[Block]:
+    """Add up digits that must all be 0, as many at once as range and noise allow (a repeated block counts squared)."""
+    sums: list[Block] = []
+    total, count = builder.constant(0), 0
+    for block in dict.fromkeys(blocks):
+        larger = total + block
+        if larger.noise > NOISE_BUDGET:
+            larger = total + builder.clean(block)
+        if count == DIGITS_AT_ONCE or larger.noise > NOISE_BUDGET:
+            sums.append(total)
+            larger, count = builder.clean(block), 0
+        total, count = larger, count + 1
+    return [*sums, total] if count else sums
 
 
 def _nonzero(x: int) -> int:

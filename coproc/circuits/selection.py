@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coproc.circuits.builder import NOISE_BUDGET
+from coproc.circuits.word import TOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from coproc.circuits.builder import Block, Builder
     from coproc.circuits.word import Word
@@ -36,6 +37,10 @@ def select_block(builder: Builder, condition: Block, x: Block, y: Block) -> Bloc
     """Return ``x`` where the condition is 1, else ``y``, for one block."""
     if x == y:
         return x
+    if x.clear == 0 and _is_digit(y):
+        return _gates(builder, condition, y)[1]
+    if y.clear == 0 and _is_digit(x):
+        return _gates(builder, condition, x)[0]
     if x.clear is not None:
         return select_block(builder, 1 - condition, y, x)
     if y.clear is None and max(x.high, y.high) <= 1 and min(x.low, y.low) >= 0:
@@ -52,6 +57,22 @@ def gate(builder: Builder, condition: Block, word: Word) -> Word:
     """Return the word where the condition is 1, else zero: one bootstrap a block, fresh."""
     zero = builder.constant(0)
     return select(builder, condition, word, tuple(zero for _ in word))
+
+
+def _is_digit(block: Block) -> bool:
+    """Whether a block has a digit's range; bits have a select of their own."""
+    return block.low >= 0 and 1 < block.high <= TOP
+
+
+def _gates(builder: Builder, condition: Block, block: Block) -> Sequence[Block]:
+    """Return the block where the condition is 1, and where it is 0: ``2 x + c`` has 8 values, one look-up gives both.
+
+    A select with zero and its counterpart (a ballot counted for or against) are then one bootstrap.
+    """
+    form = block * 2 + condition
+    if form.noise > NOISE_BUDGET:
+        form = builder.clean(block) * 2 + condition
+    return builder.look_up_many(form, (lambda v: (v >> 1) * (v & 1), lambda v: (v >> 1) * (1 - (v & 1))))
 
 
 def _choice(x: int, y: int) -> Callable[[int], int]:

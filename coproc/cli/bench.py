@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING
 
 import click
@@ -19,17 +21,34 @@ from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
 
 if TYPE_CHECKING:
     from coproc.executors.bench import Measurement
+    from coproc.program.wordgraph import WordGraph
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--executor", "names", multiple=True, help="cpu, concrete, reference, gpu; repeat to compare.")
 @click.option("--batch", default=64, show_default=True, help="Bootstraps at once.")
 @click.option("--repeats", default=5, show_default=True, help="Rounds; the median is reported.")
 @click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
 @click.option("--toy", is_flag=True, help="Insecure parameters.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(names: tuple[str, ...], batch: int, repeats: int, threads: int, *, toy: bool, as_json: bool) -> None:
-    """Measure keyswitch and bootstrap on this machine; the first executor named is the yardstick of the ratios."""
+@click.pass_context
+def bench(
+    context: click.Context,
+    names: tuple[str, ...],
+    batch: int,
+    repeats: int,
+    threads: int,
+    *,
+    toy: bool,
+    as_json: bool,
+) -> None:
+    """Measure keyswitch and bootstrap on this machine; the first executor named is the yardstick of the ratios.
+
+    `bench counts` tells what operations and programs cost, exactly and on every machine; `bench planning` how long it
+    takes to compile one.
+    """
+    if context.invoked_subcommand is not None:
+        return
     from coproc.executors import create_executor  # noqa: PLC0415 - heavy
     from coproc.executors.bench import measure  # noqa: PLC0415 - heavy
 
@@ -57,3 +76,75 @@ def bench(names: tuple[str, ...], batch: int, repeats: int, threads: int, *, toy
             f"{result.pbs_per_second / results[0].pbs_per_second:.2f}",
         )
     Console().print(table)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def counts(*, as_json: bool) -> None:
+    """Count bootstraps and rounds of every operation and program, beside those of TFHE-rs 1.5.4."""
+    from coproc.program.catalogue import PROGRAMS, TFHE_RS, WIDTHS, operation_graph  # noqa: PLC0415 - builds programs
+
+    operations: dict[str, dict[str, dict[str, Cost | None]]] = {}
+    for name, references in TFHE_RS.items():
+        operations[name] = {
+            str(fhe_type.bits): _costs(operation_graph(name, fhe_type), reference)
+            for fhe_type, reference in zip(WIDTHS, references, strict=True)
+        }
+    programs = {name: _costs(program.graph, program.tfhe_rs) for name, program in PROGRAMS.items()}
+    if as_json:
+        click.echo(json.dumps({"ops": operations, "programs": programs}))
+        return
+    rows = [(f"{name} {bits}", costs) for name, widths in operations.items() for bits, costs in widths.items()]
+    for title, lines in (("Operations", rows), ("Programs (64 bits)", list(programs.items()))):
+        table = Table(title=f"{title}: bootstraps / rounds")
+        for column in ("", "throughput", "latency", "TFHE-rs, call by call"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, costs in lines:
+            table.add_row(name, *(f"{cost['pbs']} / {cost['depth']}" if cost else "" for cost in costs.values()))
+        Console().print(table)
+
+
+Cost = dict[str, int]
+
+
+def _costs(graph: WordGraph, reference: tuple[int, int] | None) -> dict[str, Cost | None]:
+    """Count what executors run for a graph, both ways."""
+    from coproc.circuits.strategy import Strategy  # noqa: PLC0415 - kept off the path of --help
+    from coproc.program.lowering import lower  # noqa: PLC0415
+
+    found: dict[str, Cost | None] = {}
+    for strategy in Strategy:
+        circuit = lower(graph, strategy).circuit
+        found[strategy.value] = {"pbs": circuit.bootstraps, "depth": circuit.depth}
+    return found | {"tfhe_rs": None if reference is None else {"pbs": reference[0], "depth": reference[1]}}
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--rounds", default=20, show_default=True, help="The median is reported.")
+def planning(rounds: int, *, as_json: bool) -> None:
+    """Compare how long compiling a 64-bit transfer takes with its bootstraps on one core."""
+    from coproc.circuits.merge import merge  # noqa: PLC0415 - heavy
+    from coproc.circuits.strategy import Strategy  # noqa: PLC0415
+    from coproc.executors import create_executor  # noqa: PLC0415
+    from coproc.executors.bench import measure  # noqa: PLC0415
+    from coproc.program.catalogue import transfer  # noqa: PLC0415
+    from coproc.program.lowering import lower  # noqa: PLC0415
+
+    graph = transfer()
+    seconds: list[float] = []
+    bootstraps = 0
+    for _ in range(rounds):
+        started = time.perf_counter()
+        bootstraps = merge([lower(graph, Strategy.THROUGHPUT).circuit]).bootstraps
+        seconds.append(time.perf_counter() - started)
+    each = measure(create_executor("cpu", threads=1), V1_5_2_2, 16, repeats=3).milliseconds_per_pbs / 1e3
+    share = median(seconds) / (bootstraps * each)
+    if as_json:
+        report = {"compile_seconds": median(seconds), "bootstraps": bootstraps, "seconds_per_bootstrap": each}
+        click.echo(json.dumps(report | {"share": share}))
+        return
+    click.echo(
+        f"compiling takes {1e3 * median(seconds):.1f} ms, {bootstraps} bootstraps {1e3 * bootstraps * each:.0f} ms"
+    )
+    click.echo(f"on one core: {share:.2%}; a program that was seen before is found in the cache")

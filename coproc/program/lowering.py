@@ -38,6 +38,12 @@ class UnsupportedOperation(IrrecoverableError):
     rule = "UNSUPPORTED_OPERATION"
 
 
+class DivisionByZero(IrrecoverableError):
+    """A clear divisor is zero, or cut to zero by the type."""
+
+    rule = "DIVISION_BY_ZERO"
+
+
 @dataclass(frozen=True, slots=True)
 class LoweredInput:
     """What one input wire of the circuit is."""
@@ -152,6 +158,8 @@ class _Lowering:
         family = _FAMILIES.get(self.step.operation)
         if family is None:
             raise UnsupportedOperation(f"{self.step.operation.name} has no circuit in this release")
+        if self.step.operation in _DIVISIONS and self.step.operands[-1] == Constant(0):
+            raise DivisionByZero(f"{self.step.operation.name} by a clear zero")
         return family(self)
 
     @property
@@ -170,7 +178,7 @@ class _Lowering:
     def shifted(self, direction: Direction) -> Word:
         """Shift or rotate the first operand by the second."""
         word, amount = self.word(0), self.word(1)
-        shifted = shift(self.builder, word, amount, direction, signed=self.signed)
+        shifted = shift(self.builder, word, amount, direction, self.strategy, signed=self.signed)
         if direction.is_rotation or not self.settings.zero_shifts:
             return shifted
         bits = constant_word(self.builder, self.type.bits, self.type.bits)
@@ -186,7 +194,7 @@ class _Lowering:
         signs = self.step.subtracted or (False,) * len(self.step.operands)
         added = [self.read(operand) for operand, off in zip(self.step.operands, signs, strict=True) if not off]
         taken = [self.read(operand) for operand, off in zip(self.step.operands, signs, strict=True) if off]
-        return arithmetic.sum_words(self.builder, added, taken, self.type.blocks)
+        return arithmetic.sum_words(self.builder, added, taken, self.type.blocks, self.strategy)
 
     def drawn(self) -> Word:
         """Draw a uniform value, below a power of two if there is a bound."""
@@ -218,12 +226,12 @@ class _Lowering:
         width = self.type.blocks
         factor = clear_value(b)
         product = (
-            mul_wide(self.builder, _cleaned(self.builder, a), _cleaned(self.builder, b), 2 * width)
+            mul_wide(self.builder, _cleaned(self.builder, a), _cleaned(self.builder, b), 2 * width, self.strategy)
             if factor is None
-            else mul_known(self.builder, a, factor, 2 * width)
+            else mul_known(self.builder, a, factor, 2 * width, self.strategy)
         )
         value = divisor.value if isinstance(divisor, Constant) else 0
-        return divide_by_known(self.builder, product, value).quotient[:width]
+        return divide_by_known(self.builder, product, value, self.strategy).quotient[:width]
 
     def word(self, index: int) -> Word:
         """Return an operand as a word, a clear one as known blocks."""
@@ -240,12 +248,13 @@ def _cleaned(builder: Builder, word: Word) -> Word:
     return tuple(builder.clean(block) for block in word)
 
 
+_DIVISIONS: Final = frozenset({Operation.DIV, Operation.REM, Operation.MUL_DIV})
 _FAMILIES: Final[Mapping[Operation, Callable[[_Lowering], Word]]] = {
     Operation.ADD: lambda x: arithmetic.add(x.builder, x.word(0), x.word(1), x.strategy),
     Operation.SUB: lambda x: arithmetic.sub(x.builder, x.word(0), x.word(1), x.strategy),
-    Operation.MUL: lambda x: mul(x.builder, x.word(0), x.word(1)),
-    Operation.DIV: lambda x: divide(x.builder, x.word(0), x.word(1), signed=x.signed).quotient,
-    Operation.REM: lambda x: divide(x.builder, x.word(0), x.word(1), signed=x.signed).remainder,
+    Operation.MUL: lambda x: mul(x.builder, x.word(0), x.word(1), x.strategy),
+    Operation.DIV: lambda x: divide(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed).quotient,
+    Operation.REM: lambda x: divide(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed).remainder,
     Operation.SHL: lambda x: x.shifted(Direction.LEFT),
     Operation.SHR: lambda x: x.shifted(Direction.RIGHT),
     Operation.ROTL: lambda x: x.shifted(Direction.ROTATE_LEFT),

@@ -67,6 +67,21 @@ def select_of_sum(graph: WordGraph) -> WordGraph:
     return graph
 
 
+def difference_of_sum(graph: WordGraph) -> WordGraph:
+    """Turn ``(x + a) - x`` into ``a``, whoever else reads the sum."""
+    steps = list(graph.steps)
+    first = len(graph.inputs)
+    for index, step in enumerate(steps):
+        left = step.operands[0] if step.operation is Operation.SUB else None
+        if not isinstance(left, Value) or left.number < first:
+            continue
+        inner = steps[left.number - first]
+        term = _other_term(inner, step.operands[1]) if inner.operation is Operation.ADD else None
+        if term is not None:
+            steps[index] = Step(Operation.ADD, step.result, (term, Constant(0)))
+    return replace(graph, steps=tuple(steps))
+
+
 def column_sums(graph: WordGraph) -> WordGraph:
     """Turn chains of additions, subtractions and negations into one sum of columns."""
     uses = _uses(graph)
@@ -114,6 +129,7 @@ def boolean_trees(graph: WordGraph) -> WordGraph:
 
 RULES: Final[Mapping[str, Callable[[WordGraph], WordGraph]]] = {
     "select_of_sum": select_of_sum,
+    "difference_of_sum": difference_of_sum,
     "column_sums": column_sums,
     "boolean_trees": boolean_trees,
 }

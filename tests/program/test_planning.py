@@ -12,11 +12,14 @@ from coproc.circuits.evaluation import evaluate, verify
 from coproc.circuits.strategy import Strategy
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.meaning import evaluate_graph
+from coproc.program.operations import RULES
 from coproc.program.planning import GroupGraph, Lanes, Plan, PlannedInput, lower_cached, plan
 from coproc.program.types import FheType, Handle, handle_type, new_handle
 from coproc.program.wordgraph import name_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coproc.circuits.circuit import Circuit
 
 WIDTHS = (FheType.UINT8, FheType.UINT16, FheType.UINT64, FheType.INT8, FheType.INT64)
@@ -37,9 +40,9 @@ BINARY = (
 COMPARISONS = (Operation.EQ, Operation.NE, Operation.LT, Operation.LE, Operation.GT, Operation.GE)
 
 
-def random_group(rng: random.Random, steps: int) -> list[Computation]:
+def random_group(rng: random.Random, steps: int, types: Sequence[FheType] = WIDTHS) -> list[Computation]:
     """Draw a group over one integer type, booleans and casts."""
-    fhe_type = rng.choice(WIDTHS)
+    fhe_type = rng.choice(types)
     numbers = [new_handle(fhe_type) for _ in range(3)]
     bools = [new_handle(FheType.BOOL)]
     made: list[Computation] = []
@@ -71,7 +74,7 @@ def random_group(rng: random.Random, steps: int) -> list[Computation]:
                 emit(rng.choice([Operation.NEG, Operation.NOT]), fhe_type, rng.choice(numbers))
             case _:
                 emit(rng.choice([Operation.BIT_AND, Operation.BIT_XOR]), FheType.BOOL, rng.choice(bools), bools[0])
-    if not fhe_type.is_signed:
+    if fhe_type in RULES[Operation.MUL_DIV].types:
         emit(Operation.SUM, fhe_type, *numbers[:5])
         emit(Operation.IS_IN, FheType.BOOL, numbers[-1], *numbers[:3])
         emit(Operation.MUL_DIV, fhe_type, numbers[0], rng.choice(numbers), Scalar(bytes([rng.randrange(1, 256)])))
@@ -227,3 +230,17 @@ def test_the_choice_is_never_worse_than_the_fewest_bootstraps(count: int, lanes:
 
     assert rounds(planned.circuit) <= rounds(plain.circuit)
     assert run_plan(planned, values) == expected
+
+
+@pytest.mark.parametrize("divisor", [b"\0", b"\x01\0"])
+def test_a_clear_zero_divisor_fails_that_computation_alone(divisor: bytes) -> None:
+    a = new_handle(FheType.UINT8)
+    bad, dependant, good = (new_handle(FheType.UINT8) for _ in range(3))
+    computations = (
+        Computation(bad, Operation.DIV, (a, Scalar(divisor)), is_allowed=True),
+        Computation(dependant, Operation.NOT, (bad,), is_allowed=True),
+        Computation(good, Operation.NOT, (a,), is_allowed=True),
+    )
+    planned = plan([GroupGraph(1, computations, frozenset({bad, dependant, good}), {})], Strategy.THROUGHPUT)
+    assert {handle: error.rule for handle, error in planned.failures.items()} == {bad: "DIVISION_BY_ZERO"}
+    assert run_plan(planned, {a: 1}) == {(1, good): 254}

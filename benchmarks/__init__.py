@@ -1,0 +1,1 @@
+"""What ``coproc bench`` does not run: longer measurements, and their recorded results."""
