@@ -121,8 +121,8 @@ def sum_columns_fast(builder: Builder, columns: Sequence[Sequence[Block]]) -> Wo
         return look_ahead(builder, sums, constant)[0]
     totals: list[Block] = []
     carried = builder.constant(0)
-    for index, (column, digit) in enumerate(zip(sums, known, strict=True)):
-        total = column + digit
+    for index, (unknown, digit) in enumerate(zip(sums, known, strict=True)):
+        total = unknown + digit
         if total.high <= TOP:
             totals.append(builder.clean(total) + carried)
             carried = builder.constant(0)

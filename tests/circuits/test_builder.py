@@ -112,9 +112,10 @@ def test_merged_circuits_compute_what_each_does() -> None:
             ]
             word = tuple(digit + carry for digit, carry in digits[:2]) + tuple(digit for digit, _ in digits[2:])
             word = tuple(builder.look_up(block, lambda v: v % 4) for block in word)
-        circuit = builder.build(word)
+        circuits.append(builder.build(word))
+    circuits += [circuits[1], circuits[3], circuits[1], circuits[0]]  # copies among others
+    for circuit in circuits:
         values = rng.integers(0, 4, (circuit.inputs, 50))
-        circuits.append(circuit)
         inputs.append(values)
         expected.append(evaluate(circuit, values))
     merged = merge(circuits)
