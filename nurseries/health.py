@@ -49,10 +49,28 @@ async def run_health(
     config.accesslog = None
     async with trio.open_nursery() as nursery:
         serve = cast("Callable[..., Awaitable[None]]", vars(hypercorn.trio)["serve"])  # its own type is incomplete
-        run = partial(serve, app, config, shutdown_trigger=stopping.wait, mode="asgi")
+        run = partial(serve, _with_whole_answers(app), config, shutdown_trigger=stopping.wait, mode="asgi")
         await nursery.start(run)
         log.info("listening for probes", host=host, port=bound)
         task_status.started(bound)
+
+
+def _with_whole_answers(app: object) -> Callable[..., Awaitable[None]]:
+    """Let the last message of an answer take its course.
+
+    Quart-Trio cancels a request as soon as Hypercorn calls it over, which is inside that very message: Hypercorn would
+    neither close connections that were asked to be closed nor time idle ones.
+    """
+    answer = cast("Callable[..., Awaitable[None]]", app)
+
+    async def whole(scope: object, receive: object, send: Callable[[object], Awaitable[None]]) -> None:
+        async def send_whole(message: object) -> None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE_SECONDS):
+                await send(message)
+
+        await answer(scope, receive, send_whole)
+
+    return whole
 
 
 def _bind(host: str, port: int, *, reuse_port: bool) -> socket.socket:
