@@ -43,15 +43,18 @@ def _evaluate(graph: WordGraph, step: Step, values: Sequence[int]) -> int:
     ]
     bits = operand_type.bits
     unsigned = [value & ((1 << bits) - 1) for value in operands]
+    # An encrypted amount counts modulo a power of two, which only for 160 bits is more than the width.
+    is_clear = isinstance(step.operands[-1], Constant)
+    amount = unsigned[-1] % (bits if is_clear else 1 << (bits - 1).bit_length())
     match step.operation:
         case Operation.SHL:
-            return reduce(operands[0] << (unsigned[1] % bits), step.result)
+            return reduce(operands[0] << amount, step.result)
         case Operation.SHR:
-            return operands[0] >> (unsigned[1] % bits)
+            return operands[0] >> amount
         case Operation.ROTL:
-            return reduce(_rotate_left(unsigned[0], unsigned[1] % bits, bits), step.result)
+            return reduce(_rotate_left(unsigned[0], amount % bits, bits), step.result)
         case Operation.ROTR:
-            return reduce(_rotate_left(unsigned[0], -unsigned[1] % bits, bits), step.result)
+            return reduce(_rotate_left(unsigned[0], -amount % bits, bits), step.result)
         case _:
             pass
     if step.operation is Operation.CAST and step.result.bits == 1:
