@@ -8,9 +8,10 @@ fresh digit is wanted.
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import TYPE_CHECKING, Final
 
-from coproc.circuits.builder import BOXES, NOISE_BUDGET
+from coproc.circuits.builder import BOXES, NOISE_BUDGET, CircuitError
 from coproc.circuits.carry import carry_of, digit_of, look_ahead
 from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import BASE, BLOCK_BITS, TOP, constant_word
@@ -56,10 +57,10 @@ def sum_columns(builder: Builder, columns: Sequence[Sequence[Block]]) -> Word:
 def _sum_column(builder: Builder, column: list[Block], *, is_last: bool) -> tuple[Block, list[Block]]:
     """Reduce one column to a digit in 0 to 3, and what it carries to the next."""
     constant = sum(block.low for block in column)
-    waiting = [block - block.low for block in column if block.low < block.high]
+    waiting = sorted((block - block.low for block in column if block.low < block.high), key=_order)
     carried: list[Block] = []
     while True:
-        total = _fill(builder, waiting)
+        total = _fill(builder, waiting) if waiting else builder.constant(0)
         if not waiting:
             total = total + constant
             if total.low >= 0 and total.high <= TOP:
@@ -69,7 +70,7 @@ def _sum_column(builder: Builder, column: list[Block], *, is_last: bool) -> tupl
             digit, carry = builder.look_up_many(total, (digit_of, carry_of))
             return digit, [*carried, carry]
         rest, carry = _reduce(builder, total, is_last=is_last)
-        waiting.append(rest)
+        insort(waiting, rest, key=_order)
         if not is_last:
             carried.append(carry)
 
@@ -89,17 +90,31 @@ def _reduce(builder: Builder, total: Block, *, is_last: bool, is_fresh_wanted: b
     return digit, carry
 
 
+def _order(block: Block) -> tuple[int, int, int]:
+    """Sort key of a column's digits, which are taken from the end: noisy, early and wide ones first."""
+    return (block.noise, -block.level, block.high)
+
+
 def _fill(builder: Builder, waiting: list[Block]) -> Block:
-    """Take blocks off a column while their sum fits one look-up: noisy, early and wide ones first."""
-    waiting.sort(key=lambda block: (block.noise, -block.level, block.high))
+    """Take blocks off the end of an ordered column, which is not empty, while their sum fits one look-up.
+
+    Raises:
+        CircuitError: a block is too noisy or too wide by itself.
+    """
     total = builder.constant(0)
     index = len(waiting) - 1
-    while index >= 0:
+    while index >= 0 and total.high < BOXES - 1:
         larger = total + waiting[index]
-        if larger.high - larger.low < BOXES and larger.noise <= NOISE_BUDGET:
+        if larger.high < BOXES and larger.noise <= NOISE_BUDGET:
             total = larger
             del waiting[index]
         index -= 1
+    if not total.terms:
+        raise CircuitError("a column holds a block that no look-up can take")
+    if waiting and total.is_fresh and total.high <= TOP:
+        # A digit beside which nothing fits: what is left is wide, and has to be cut first.
+        digit, total = total, waiting.pop()
+        insort(waiting, digit, key=_order)
     return total
 
 
@@ -144,14 +159,14 @@ def _shrink(builder: Builder, waiting: list[list[Block]], known: Sequence[int], 
     """Play one round: look up parts of columns that are known by now; what comes out is known one round later."""
     arriving: list[list[Block]] = [[] for _ in range(len(waiting) + 1)]
     for index, column in enumerate(waiting):
-        ready = [block for block in column if block.level <= now]
+        ready = sorted((block for block in column if block.level <= now), key=_order)
         later = arriving[index]
         later += [block for block in column if block.level > now]
         is_last = index + 1 == len(waiting)
-        while len(ready) > 1 and _is_open(ready + later, known[index]):
+        while ready and _is_open(ready + later, known[index]):
             left = list(ready)
             total = _fill(builder, left)
-            if len(left) == len(ready) - 1 or (later and total.high < WORTHWHILE):
+            if later and (len(left) == len(ready) - 1 or total.high < WORTHWHILE):
                 break  # better to wait for what arrives
             ready = left
             # Two rests do not fit one look-up: keep one a column.
