@@ -31,9 +31,12 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 ExecutorName = Literal["auto", "cpu", "gpu", "reference", "concrete"]
 StrategyName = Literal["auto", "throughput", "latency"]
 ShiftSemantics = Literal["modulo", "zero"]
+RoleName = Literal["api", "worker", "results"]
 RewriteName = Literal["select_of_sum", "difference_of_sum", "column_sums", "boolean_trees"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+ALL_ROLES: Final = frozenset[RoleName]({"api", "worker", "results"})
 
 
 class InvalidConfiguration(FatalError):
@@ -70,6 +73,11 @@ class Config(BaseSettings):
         validate_default=True,
     )
 
+    roles: Annotated[frozenset[RoleName], NoDecode] = ALL_ROLES
+    """What this process does: ``api`` (gRPC), ``worker`` (scheduler and executor), ``results`` (websocket), separated
+    by commas. A service may be made of any number of processes of each role on one Postgres."""
+    migrate_on_start: bool = True
+    """Bring the database to this version's schema; False: wait until ``coproc migrate`` has done so."""
     database_url: str | None = Field(default=None, repr=False)
     """``postgresql://...`` or ``memory://``; None runs an embedded Postgres in ``data_directory``."""
     data_directory: Path = Field(default_factory=default_data_directory)
@@ -145,12 +153,17 @@ class Config(BaseSettings):
             raise ValueError(f"must start with {' or '.join(DATABASE_SCHEMES)}")
         return url
 
-    @field_validator("results_origins", mode="before")
+    @field_validator("results_origins", "roles", mode="before")
     @classmethod
-    def _split_origins(cls, origins: object) -> object:
-        return (
-            tuple(part.strip() for part in origins.split(",") if part.strip()) if isinstance(origins, str) else origins
-        )
+    def _split_commas(cls, parts: object) -> object:
+        return tuple(part.strip() for part in parts.split(",") if part.strip()) if isinstance(parts, str) else parts
+
+    @field_validator("roles")
+    @classmethod
+    def _check_roles(cls, roles: frozenset[RoleName]) -> frozenset[RoleName]:
+        if not roles:
+            raise ValueError("must name at least one role")
+        return roles
 
     @field_validator("results_origins")
     @classmethod
@@ -172,6 +185,8 @@ class Config(BaseSettings):
     def _check_together(self) -> Config:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
+        if self.roles != ALL_ROLES and (self.database_url is None or self.database_url.startswith("memory:")):
+            raise ValueError("roles can be left out only on a shared database: database_url must be postgresql://...")
         chosen = [port for port in (self.grpc_port, self.results_port, self.health_port) if port]
         if len(set(chosen)) != len(chosen):
             raise ValueError("grpc_port, results_port and health_port must differ")
@@ -236,18 +251,23 @@ class Addresses:
     """Where a service can be reached, for programs on the same machine."""
 
     grpc: str
-    """``host:port``."""
+    """``host:port``; empty where the process has no such role."""
     results: str
-    """``ws://host:port/`` or ``wss://...``."""
+    """``ws://host:port/`` or ``wss://...``; empty where the process has no such role."""
     health: str
     """``http://host:port``."""
 
     @classmethod
-    def of(cls, host: str, *, grpc: int, results: int, health: int, tls: bool = False) -> Addresses:
-        """Make addresses of ports; a host that means every interface becomes the loopback one."""
+    def of(cls, host: str, *, grpc: int | None, results: int | None, health: int, tls: bool = False) -> Addresses:
+        """Make addresses of ports (None: not served); a host that means every interface becomes the loopback one."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         host = f"[{host}]" if ":" in host else host
-        return cls(f"{host}:{grpc}", f"{'wss' if tls else 'ws'}://{host}:{results}/", f"http://{host}:{health}")
+        websocket = f"{'wss' if tls else 'ws'}://{host}:{results}/"
+        return cls(
+            grpc="" if grpc is None else f"{host}:{grpc}",
+            results="" if results is None else websocket,
+            health=f"http://{host}:{health}",
+        )
 
     @property
     def grpc_target(self) -> tuple[str, int]:

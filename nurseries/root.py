@@ -8,8 +8,8 @@ Decides the tree::
       core (rest for one: each needs those above it)
         postgres   unless a URL was given
         store      pool and migrations
-        services (one for one)
-          results, executor, scheduler, listener
+        services (one for one; those of the process's roles)
+          results (role results), executor and scheduler (role worker), listener (role api)
 
 and the drain: the listener and the scheduler stop taking work at the same moment and share ``drain_seconds``; then the
 executor, results, store, database and health end, in this order. Must not know what any of them does.
@@ -21,6 +21,7 @@ import os
 import secrets
 import signal
 import socket
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -86,20 +87,16 @@ class Service:
         self._database_url = config.database_url
         self._stopping: dict[str, trio.Event] = {}
         drain = config.drain_seconds
-        self.services = Supervisor(
-            "services",
-            [
-                Child("results", self._run_results, stop=partial(self._stop, "results"), stop_grace=CLOSE_SECONDS),
-                Child("executor", self._run_executor, start_timeout=START_SECONDS),
-                Child("scheduler", self._run_scheduler, stop=self._drain_scheduler, stop_grace=drain + CLOSE_SECONDS),
-                Child(
-                    "listener",
-                    self._run_listener,
-                    stop=partial(self._stop, "listener"),
-                    stop_grace=drain + CLOSE_SECONDS,
-                ),
-            ],
+        results = Child("results", self._run_results, stop=partial(self._stop, "results"), stop_grace=CLOSE_SECONDS)
+        executor = Child("executor", self._run_executor, start_timeout=START_SECONDS)
+        scheduler = Child(
+            "scheduler", self._run_scheduler, stop=self._drain_scheduler, stop_grace=drain + CLOSE_SECONDS
         )
+        listener = Child(
+            "listener", self._run_listener, stop=partial(self._stop, "listener"), stop_grace=drain + CLOSE_SECONDS
+        )
+        in_order = [("results", results), ("worker", executor), ("worker", scheduler), ("api", listener)]
+        self.services = Supervisor("services", [child for role, child in in_order if role in config.roles])
         services = Child(
             "services",
             self.services.run,
@@ -144,8 +141,8 @@ class Service:
         """Where the service listens, once it does."""
         return Addresses.of(
             self.config.host,
-            grpc=self.ports["listener"],
-            results=self.ports["results"],
+            grpc=self.ports.get("listener"),
+            results=self.ports.get("results"),
             health=self.ports["health"],
             tls=self.config.tls_certificate is not None,
         )
@@ -233,7 +230,9 @@ class Service:
     async def _run_store(self, *, task_status: trio.TaskStatus[object]) -> None:
         if self._database_url is None:
             raise FatalError("there is no database to open")
-        async with open_store(self._database_url, pool_size=self.config.pool_size) as store:
+        async with open_store(
+            self._database_url, pool_size=self.config.pool_size, migrating=self.config.migrate_on_start
+        ) as store:
             self.store = store
             self.keys = KeyCache(store, _load_key, capacity=self.config.key_cache)
             task_status.started()
@@ -302,7 +301,7 @@ class Service:
                 tfhe_versions=TFHE_VERSIONS,
                 plan_version=PLAN_VERSION,
                 executors=(name,) if name else (),
-                results_port=self.ports["results"],
+                results_port=self.ports.get("results", 0),
                 allow_insecure_parameters=config.allow_insecure_parameters,
                 limits=config.limits,
             ),
@@ -365,7 +364,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Addresses] = tri
                     service.started = True
                     if config.addresses_file is not None:
                         service.addresses.write(config.addresses_file)
-                    log.info("ready", grpc=service.addresses.grpc, results=service.addresses.results)
+                    log.info("ready", roles=sorted(config.roles), **asdict(service.addresses))
                     task_status.started(service.addresses)
                 await ended.wait()
                 nursery.cancel_scope.cancel(reason="the service has ended")

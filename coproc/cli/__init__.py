@@ -1,4 +1,4 @@
-"""The command line: ``coproc serve | demo | keygen | encrypt | decrypt | submit | doctor | bench``.
+"""The command line: ``coproc serve | migrate | demo | keygen | encrypt | decrypt | submit | doctor | bench``.
 
 Each command is a module; heavy imports happen inside commands so that ``--help`` is instant.
 """
@@ -15,6 +15,7 @@ from coproc.errors import CoprocError
 
 COMMANDS: Final = {
     "serve": ("coproc.cli.serve", "serve"),
+    "migrate": ("coproc.cli.migrate", "migrate"),
     "demo": ("coproc.cli.demo", "demo"),
     "keygen": ("coproc.cli.keys", "keygen"),
     "encrypt": ("coproc.cli.keys", "encrypt"),

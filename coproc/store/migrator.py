@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from coproc.errors import FatalError
+from coproc.errors import FatalError, RecoverableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,12 @@ class MigrationError(FatalError):
     """The database and the shipped migrations contradict each other."""
 
     rule = "MIGRATION_MISMATCH"
+
+
+class NotMigrated(RecoverableError):
+    """The database lacks migrations of this version: somebody has to run them first."""
+
+    rule = "NOT_MIGRATED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +106,29 @@ async def _apply(connection: TrioConnection, migration: Migration) -> None:
         "insert into migrations (number, name, checksum) values (%s, %s, %s)",
         [migration.number, migration.name, migration.checksum],
     )
+
+
+async def applied_number(connection: TrioConnection) -> int:
+    """Tell the newest migration of the database, 0 for an empty one; needs no rights but reading."""
+    cursor = await connection.execute("select to_regclass('migrations') is not null")
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        return 0
+    cursor = await connection.execute("select coalesce(max(number), 0) from migrations")
+    row = await cursor.fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+async def require_migrated(connection: TrioConnection) -> None:
+    """Check that the database is at least where this version's code needs it.
+
+    Raises:
+        NotMigrated: it is not; run ``coproc migrate``.
+    """
+    needed, applied = len(shipped_migrations()), await applied_number(connection)
+    if applied < needed:
+        raise NotMigrated(
+            f"the database is at migration {applied}, this version needs {needed}: run coproc migrate",
+            applied=applied,
+            needed=needed,
+        )

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, s
 from coproc.errors import InvalidInput, RecoverableError
 from coproc.store.blobs import sweep_chunks
 from coproc.store.memory import MemoryStore
-from coproc.store.migrator import migrate
+from coproc.store.migrator import migrate, require_migrated
 from coproc.store.pool import DEFAULT_SIZE, Pool
 from coproc.store.postgres import PostgresStore
 
@@ -36,6 +36,7 @@ async def open_store(
     *,
     pool_size: int = DEFAULT_SIZE,
     patience: float = PATIENCE_SECONDS,
+    migrating: bool = True,
 ) -> AsyncGenerator[Store]:
     """Open a store, migrated to this version; closed in order after the block.
 
@@ -43,10 +44,11 @@ async def open_store(
         url: ``memory://`` for the twin that forgets, or a ``postgresql://`` connection URL.
         pool_size: the most database connections (one more while somebody subscribes to wake-ups).
         patience: seconds to keep trying, with growing jittered pauses, while the database cannot be reached.
+        migrating: whether to apply migrations; False waits for somebody else to have done so, as long as ``patience``.
 
     Raises:
         InvalidInput: another kind of URL.
-        RecoverableError: the database stayed out of reach.
+        RecoverableError: the database stayed out of reach, or without the migrations of this version.
         MigrationError: the database has another history than this code.
     """
     if url == "memory://":
@@ -65,7 +67,7 @@ async def open_store(
         ):
             with attempt:
                 async with pool.connection() as connection:
-                    await migrate(connection)
+                    await (migrate(connection) if migrating else require_migrated(connection))
                     await sweep_chunks(connection)
         yield PostgresStore(pool)
     finally:
