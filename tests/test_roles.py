@@ -86,7 +86,7 @@ async def test_roles_are_processes_of_their_own(
             assert actors(results) & {"listener", "results", "executor", "scheduler"} == {"results"}
             async with subscribe(results.addresses.results, after_sequence=0) as events:
                 async for event in events:
-                    assert (event.handle, event.state) == (total, State.COMPLETED)
+                    assert (event.handle, event.state.name) == (total, "COMPLETED")
                     break
             (item,) = await client.fetch([total])
             assert item.ciphertext is not None
