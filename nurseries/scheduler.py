@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError
+from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError, log_fields
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.resilience import FullJitter, RetryPolicy, retry
 from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
@@ -269,7 +269,11 @@ class Scheduler:
             except FatalError:
                 raise
             except CoprocError as error:
-                log.warning("job failed", job=start.job, groups=len(start.groups), rule=error.rule, error=error.message)
+                error.within(key_id=start.groups[0].key_id.hex())
+                if len(start.groups) == 1:
+                    work = start.groups[0]
+                    error.within(transaction_id=work.transaction_id.hex(), attempt=work.attempts + 1)
+                log.warning("job failed", job=start.job, groups=len(start.groups), **log_fields(error))
                 self._post(JobFailed(start.job, error, counts=not isinstance(error, _NotTheirFault)))
             else:
                 # Nothing is awaited from here on: a cancelled job has either no outputs, or all of them stored.

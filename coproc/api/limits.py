@@ -21,6 +21,14 @@ class Limits:
     """One serialized server key."""
     max_handles_per_request: int = 256
     max_computations_per_request: int = 1024
+    max_graph_depth: int = 512
+    """Computations of one request that follow one another."""
+    max_bootstraps_per_request: int = 1_000_000
+    """Estimated cost of one request (``coproc.program.costs``): some 50 minutes of two cores."""
+    max_open_groups: int = 100_000
+    """Groups that wait or compute, over all callers: the queue in the database."""
+    max_uploads: int = 32
+    """Uploads of ciphertexts that are checked and stored at the same time."""
     max_operands: int = 256
     """Operands of one computation."""
     max_scalar_bytes: int = 256

@@ -25,6 +25,7 @@ from coproc.api.limits import Limits
 from coproc.api.metadata import API_VERSIONS, check_version
 from coproc.api.registration import KeyRegistrar
 from coproc.errors import InvalidInput, NotFound, Overloaded
+from coproc.program.costs import cost_of
 from coproc.store.base import StoredCiphertext, Topic
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         UploadCiphertextsRequest,
     )
     from coproc.keyring import KeyCache
-    from coproc.store.base import Store
+    from coproc.store.base import Store, Submission
 
 INSECURE: Final = "insecure"
 """Name of every parameter set without a published security level (``KeyRecord.parameters``)."""
@@ -80,7 +81,7 @@ class CoprocessorService:
         self._registrar = KeyRegistrar(
             store, keys, settings.limits, allow_insecure_parameters=settings.allow_insecure_parameters
         )
-        self._result_streams = 0
+        self._result_streams = self._uploads = 0
 
     async def get_server_info(self, request: GetServerInfoRequest) -> GetServerInfoResponse:
         """Say what this server is. Raises UnsupportedVersion for a client that we do not understand."""
@@ -111,11 +112,17 @@ class CoprocessorService:
         """Check and store encrypted inputs, all or none of them."""
         key_id = validation.check_digest(request.key_id, "key_id")
         uploads = validation.check_uploads(request, self._limits)
-        await self._require_key(key_id)
-        facts = await self._keys.facts(key_id)
-        await trio.to_thread.run_sync(check_ciphertexts, uploads, facts)
-        items = [StoredCiphertext(upload.handle, key_id, upload.ciphertext) for upload in uploads]
-        return UploadCiphertextsResponse(stored=await self._store.put_ciphertexts(items))
+        if self._uploads >= self._limits.max_uploads:
+            raise Overloaded("too many uploads are under way; try again", limit="max_uploads")
+        self._uploads += 1
+        try:
+            await self._require_key(key_id)
+            facts = await self._keys.facts(key_id)
+            await trio.to_thread.run_sync(check_ciphertexts, uploads, facts)
+            items = [StoredCiphertext(upload.handle, key_id, upload.ciphertext) for upload in uploads]
+            return UploadCiphertextsResponse(stored=await self._store.put_ciphertexts(items))
+        finally:
+            self._uploads -= 1
 
     async def trivial_encrypt(self, request: TrivialEncryptRequest) -> TrivialEncryptResponse:
         """Make and store noiseless ciphertexts of public values, all or none of them."""
@@ -138,8 +145,30 @@ class CoprocessorService:
     async def submit_computations(self, request: SubmitComputationsRequest) -> SubmitComputationsResponse:
         """Check a graph and write it down; when this returns it is not lost any more."""
         submission = validation.check_submission(request, self._limits)
+        await self._check_cost(submission)
         await self._require_key(submission.key_id)
         return SubmitComputationsResponse(accepted=await self._store.submit(submission))
+
+    async def _check_cost(self, submission: Submission) -> None:
+        """Refuse what is too deep or too dear before it is written down."""
+        # On a thread: the first estimate of the widest divisions takes seconds.
+        cost = await trio.to_thread.run_sync(cost_of, submission.computations)
+        limits = self._limits
+        if cost.depth > limits.max_graph_depth:
+            raise InvalidInput(
+                "computations",
+                f"follow one another {cost.depth} deep, at most {limits.max_graph_depth} are allowed",
+                limit="max_graph_depth",
+            )
+        if cost.bootstraps > limits.max_bootstraps_per_request:
+            raise InvalidInput(
+                "computations",
+                f"take up to {cost.bootstraps} bootstraps, at most {limits.max_bootstraps_per_request} are allowed"
+                " in one request",
+                limit="max_bootstraps_per_request",
+            )
+        if await self._store.count_open(limits.max_open_groups) >= limits.max_open_groups:
+            raise Overloaded("the queue is full; try again later", limit="max_open_groups", retry_after=5.0)
 
     async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
         """Say how handles, or all computations of a transaction, are doing."""

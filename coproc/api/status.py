@@ -6,6 +6,7 @@ INTERNAL with the number of an incident that only the log explains.
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,7 +17,15 @@ from grpclib.exceptions import GRPCError
 
 from coproc.api.details import ErrorDetails
 from coproc.api.metadata import Unauthenticated, UnsupportedVersion
-from coproc.errors import CoprocError, InvalidInput, IrrecoverableError, NotFound, Overloaded, RecoverableError
+from coproc.errors import (
+    CoprocError,
+    InvalidInput,
+    IrrecoverableError,
+    NotFound,
+    Overloaded,
+    RecoverableError,
+    log_fields,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,9 +87,9 @@ def to_status(error: BaseException) -> GRPCError:
             return GRPCError(status, _cut(error.message), _details(error))
     if isinstance(error, RecoverableError):
         # What failed, and where, is for the operator.
-        log.warning("call failed for now", rule=error.rule, error=error.message, **error.context)
+        log.warning("call failed for now", **log_fields(error))
         text = "a part of the server that this call needs is out of reach; try again"
-        return GRPCError(Status.UNAVAILABLE, text, ErrorDetails(error.rule, retry_seconds=RETRY_SECONDS))
+        return GRPCError(Status.UNAVAILABLE, text, ErrorDetails(error.rule, retry_seconds=_retry_seconds(error)))
     incident = secrets.token_hex(8)
     log.error("call failed", incident=incident, exc_info=error)
     text = f"internal error, incident {incident}"
@@ -95,8 +104,16 @@ def _details(error: CoprocError) -> ErrorDetails:
         bad_field=error.field if isinstance(error, InvalidInput) else None,
         bad_field_rule=_cut(error.message),
         precondition=error.message if isinstance(error, UnsupportedVersion) else None,
-        retry_seconds=RETRY_SECONDS if isinstance(error, RecoverableError) else None,
+        retry_seconds=_retry_seconds(error),
     )
+
+
+def _retry_seconds(error: CoprocError) -> int | None:
+    """When to come back: as long as the error itself says, rounded up."""
+    if not isinstance(error, RecoverableError):
+        return None
+    after = error.context.get("retry_after")
+    return max(RETRY_SECONDS, math.ceil(after)) if isinstance(after, int | float) else RETRY_SECONDS
 
 
 def _cut(text: str) -> str:

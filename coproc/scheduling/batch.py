@@ -17,7 +17,7 @@ from coproc.program.planning import GroupGraph, Plan, PlannedRandom, plan
 from coproc.program.types import FheType, handle_type
 from coproc.scheduling.cache import Value
 from coproc.store.base import Failure, GroupOutcome, StoredCiphertext
-from coproc.store.rules import inherited
+from coproc.store.rules import failure_of, inherited
 from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, write_ciphertext
 from coproc.tfhe.oblivious import oblivious_ciphertexts
 
@@ -61,11 +61,17 @@ class PlanningDefect(IrrecoverableError):
     rule = "PLANNING_DEFECT"
 
 
+class WrongKey(IrrecoverableError):
+    """A computation reads a value under a key that is not its own."""
+
+    rule = "WRONG_KEY"
+
+
 def external_inputs(groups: Iterable[WorkGroup]) -> tuple[Handle, ...]:
     """Name the stored values that groups read, each once."""
     needed: dict[Handle, None] = {}
     for group in groups:
-        produced = {computation.output for computation in group.computations}
+        produced = {computation.output for computation in group.computations} | group.unreadable.keys()
         for computation in group.computations:
             needed.update(dict.fromkeys(handle for handle in computation.inputs if handle not in produced))
     return tuple(needed)
@@ -84,7 +90,7 @@ def read_values(
     for item in stored:
         fhe_type = handle_type(item.handle)
         if item.key_id != key_id:
-            errors[item.handle] = IrrecoverableError(f"input {item.handle.hex()} is encrypted under another key")
+            errors[item.handle] = WrongKey("is encrypted under another key", key_id=item.key_id.hex())
             continue
         try:
             blocks = read_ciphertext(item.data, facts.parameters, kind_of(fhe_type), fhe_type.bits)
@@ -108,7 +114,7 @@ def prepare_batch(
     Raises:
         PlanningDefect: planning failed in a way that it should not.
     """
-    failures = {group.group_id: _spread(group, _reading(group, bad_inputs)) for group in groups}
+    failures = {group.group_id: _spread(group, {**group.unreadable, **_reading(group, bad_inputs)}) for group in groups}
     graphs = [_graph(group, failures[group.group_id], values) for group in groups]
     try:
         planned = plan(graphs, strategy, settings)
@@ -118,9 +124,7 @@ def prepare_batch(
         raise PlanningDefect(f"planning failed with {type(error).__name__}: {error}") from error
     for group in groups:
         own = {computation.output for computation in group.computations}
-        found = {
-            handle: Failure(error.rule, error.message) for handle, error in planned.failures.items() if handle in own
-        }
+        found = {handle: failure_of(error) for handle, error in planned.failures.items() if handle in own}
         failures[group.group_id] = _spread(group, {**failures[group.group_id], **found})
     return PreparedBatch(tuple(groups), planned, _gather(planned, values, facts, groups[0].key_id), failures)
 
@@ -162,7 +166,7 @@ def _reading(group: WorkGroup, bad_inputs: Mapping[Handle, IrrecoverableError]) 
         for handle in computation.inputs:
             if handle in bad_inputs:
                 error = bad_inputs[handle]
-                failures[computation.output] = Failure(error.rule, f"input {handle.hex()}: {error.message}", handle)
+                failures[computation.output] = failure_of(error, cause=handle)
     return failures
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from coproc.errors import RecoverableError
 from coproc.scheduling.model import (
-    ATTEMPTS_EXHAUSTED,
     NEVER,
     Cancel,
     Claim,
@@ -43,6 +42,7 @@ from coproc.scheduling.model import (
     WorkWaiting,
 )
 from coproc.store.base import Failure
+from coproc.store.rules import ATTEMPTS_EXHAUSTED, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -166,9 +166,7 @@ def _job_failed(state: State, event: JobFailed, now: float, chance: float) -> tu
             wait = state.policy.backoff.delay(held.waits, chance)
             changed[number] = replace(held, job=None, tries=tries, waits=held.waits + 1, ready_at=now + wait)
             continue
-        rule = ATTEMPTS_EXHAUSTED if passes else event.error.rule
-        text = f"tried {tries} times; the last time: {event.error.message}" if passes else event.error.message
-        failed.append(Fail(work, Failure(rule, text)))
+        failed.append(Fail(work, failure_of(event.error, attempts=tries)))
         changed[number] = replace(held, job=None, settling=True)
     state = state.with_held(changed)
     if not state.draining:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from coproc.store.base import Failure, WorkGroup
 
 NEVER: Final = float("inf")
-ATTEMPTS_EXHAUSTED: Final = "ATTEMPTS_EXHAUSTED"
-"""``Failure.rule`` of a group that was tried as often as allowed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,8 @@ class WorkGroup:
     """Outputs to materialise: allowed ones and those that other groups need."""
     attempts: int
     """How often it has been claimed before."""
+    unreadable: Mapping[Handle, Failure] = field(default_factory=dict["Handle", "Failure"])
+    """Outputs whose stored definition makes no sense (a damaged row): they fail, and nothing else does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,10 @@ class Store(Protocol):
 
     async def get_transaction(self, transaction_id: bytes) -> Sequence[ComputationStatus]:
         """Status of every computation of a transaction, in submission order."""
+        ...
+
+    async def count_open(self, limit: int) -> int:
+        """Count groups that wait for inputs or workers, or compute; stops at ``limit``."""
         ...
 
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:

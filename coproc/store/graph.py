@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
-from coproc.store.base import State, Topic, WorkGroup
-from coproc.store.operands import decode_operands, encode_operands
+from coproc.store.base import Failure, State, Topic, WorkGroup
+from coproc.store.operands import encode_operands, read_computation
 from coproc.store.rules import INPUT_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from coproc.store.base import Failure, Submission
+    from coproc.program.computation import Computation
+    from coproc.store.base import Submission
     from coproc.store.connection import TrioConnection
 
 LOCK: Final = 0x636F_7072_6F63_0002
@@ -50,25 +50,26 @@ _SETTLE: Final = f"""
     returning state
 """  # noqa: S608 - constants
 _SPREAD: Final = f"""
-    with recursive failing (output, cause) as (
-        select i.output, coalesce(f.failure_cause, f.output)
+    with recursive failing (output, cause, message) as (
+        select i.output, coalesce(f.failure_cause, f.output),
+            case when f.failure_rule = '{INPUT_FAILED}' then f.failure_message
+            else 'an input failed: ' || encode(coalesce(f.failure_cause, f.output), 'hex')
+                || ': ' || f.failure_rule || ': ' || f.failure_message end
         from computations f
         join computation_inputs i on i.input = f.output
         join computations c on c.output = i.output
         where f.output = any(%s) and f.failure_rule is not null and {_LIVE.format("c")}
       union
-        select i.output, failing.cause
+        select i.output, failing.cause, failing.message
         from failing
         join computation_inputs i on i.input = failing.output
         join computations c on c.output = i.output
         where {_LIVE.format("c")}
     ), one as (
-        select distinct on (output) output, cause from failing order by output, cause
+        select distinct on (output) output, cause, message from failing order by output, cause, message
     )
     update computations set
-        failure_rule = '{INPUT_FAILED}',
-        failure_message = 'an input failed: ' || encode(one.cause, 'hex'),
-        failure_cause = one.cause
+        failure_rule = '{INPUT_FAILED}', failure_message = one.message, failure_cause = one.cause
     from one where one.output = computations.output
     returning computations.output
 """  # noqa: S608 - constants
@@ -244,12 +245,15 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
         return []
     cursor = await connection.execute(_LIVE_MEMBERS.encode(), [[row[0] for row in claimed]], binary=True)
     computations: dict[int, list[Computation]] = {row[0]: [] for row in claimed}
+    unreadable: dict[int, dict[Handle, Failure]] = {row[0]: {} for row in claimed}
     wanted: dict[int, set[Handle]] = {row[0]: set() for row in claimed}
     async for group_id, output, operation, operands, is_allowed, is_needed in cursor:
         handle = Handle(output)
-        computations[group_id].append(
-            Computation(handle, Operation(operation), decode_operands(operands), is_allowed=is_allowed),
-        )
+        read = read_computation(handle, operation, operands, is_allowed=is_allowed)
+        if isinstance(read, Failure):
+            unreadable[group_id][handle] = read
+        else:
+            computations[group_id].append(read)
         if is_allowed or is_needed:
             wanted[group_id].add(handle)
     asked = [(group_id, handle) for group_id, handles in wanted.items() for handle in handles]
@@ -265,6 +269,7 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
             tuple(computations[group_id]),
             frozenset(wanted[group_id]),
             attempts,
+            unreadable[group_id],
         )
         for group_id, key_id, transaction_id, attempts in claimed
     ]

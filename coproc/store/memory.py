@@ -166,6 +166,12 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return [self._status(handle) for handle in self._transactions.get(transaction_id, ())]
 
+    async def count_open(self, limit: int) -> int:
+        """Count unfinished groups; see ``Store.count_open``."""
+        await trio.lowlevel.checkpoint()
+        open_states = (State.WAITING, State.READY, State.COMPUTING)
+        return sum(1 for _ in islice((g for g in self._groups.values() if g.state in open_states), limit))
+
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
         """Lease groups; see ``Store.claim``."""
         await trio.lowlevel.checkpoint()

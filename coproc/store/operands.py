@@ -1,18 +1,23 @@
-"""How the operands of a computation are written into one database value.
+"""How the operands of a computation are written into one database value, and how a row is read back.
 
 Decides the bytes: for each operand a tag (0 handle, 1 scalar), a length of 4 bytes (big-endian) and its bytes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from coproc.program.computation import Scalar
-from coproc.program.types import Handle
+from coproc.errors import CoprocError
+from coproc.program.computation import Computation, Operation, Scalar
+from coproc.program.operations import check
+from coproc.program.types import Handle, parse_handle
+from coproc.store.base import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DAMAGED_ROW: Final = "DAMAGED_ROW"
+"""``Failure.rule`` of a computation whose row cannot be read."""
 _HANDLE = 0
 _SCALAR = 1
 
@@ -42,3 +47,20 @@ def decode_operands(data: bytes) -> tuple[Handle | Scalar, ...]:
         operands.append(Scalar(raw) if tag == _SCALAR else Handle(raw))
         at += 5 + size
     return tuple(operands)
+
+
+def read_computation(output: Handle, operation: int, data: bytes, *, is_allowed: bool) -> Computation | Failure:
+    """Read a stored computation as strictly as it was read when it came in.
+
+    A row that makes no sense gives the reason instead of an error: it must not keep a worker from the rows beside it.
+    """
+    try:
+        operands = decode_operands(data)
+        for number, operand in enumerate(operands):
+            if not isinstance(operand, Scalar):
+                parse_handle(operand, f"operands[{number}]")
+        computation = Computation(parse_handle(output, "output"), Operation(operation), operands, is_allowed=is_allowed)
+        check(computation, "computation")
+    except (ValueError, CoprocError) as error:
+        return Failure(DAMAGED_ROW, f"its stored definition makes no sense: {error}")
+    return computation

@@ -164,6 +164,15 @@ class PostgresStore:
             found = {status.handle: status for status in await _read_status(connection, outputs)}
         return [found[output] for output in outputs]
 
+    async def count_open(self, limit: int) -> int:
+        """Count unfinished groups; see ``Store.count_open``."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(
+                "select count(*) from (select from work_groups where state in (0, 1, 2) limit %s) as open", [limit]
+            )
+            row = await cursor.fetchone()
+            return int(row[0]) if row else 0
+
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
         """Lease groups; see ``Store.claim``."""
         return await self._atomically(

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from coproc.errors import InvalidInput, NotFound
+from coproc.errors import Category, InvalidInput, NotFound
 from coproc.store.base import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 
+    from coproc.errors import CoprocError
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
     from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext
 
 
-INPUT_FAILED = "INPUT_FAILED"
+INPUT_FAILED: Final = "INPUT_FAILED"
 """The ``Failure.rule`` of a computation that failed only because an input did."""
+ATTEMPTS_EXHAUSTED: Final = "ATTEMPTS_EXHAUSTED"
+"""The ``Failure.rule`` of a computation that was tried as often as allowed."""
+MAX_REASON: Final = 1024
+"""Characters kept of an error's text: every dependant carries a copy."""
 
 
 def merge_repeats(computations: Sequence[Computation]) -> dict[Handle, Computation]:
@@ -103,9 +108,33 @@ def connected_groups(computations: Iterable[Computation]) -> list[tuple[Computat
 
 
 def inherited(handle: Handle, failure: Failure) -> Failure:
-    """Build the failure of what reads ``handle``, which failed for ``failure``: the root cause is kept."""
+    """Build the failure of what reads ``handle``, which failed for ``failure``: the root, its rule and text stay."""
+    if failure.rule == INPUT_FAILED:
+        return failure
     cause = failure.cause or handle
-    return Failure(INPUT_FAILED, f"an input failed: {cause.hex()}", cause)
+    return Failure(INPUT_FAILED, f"an input failed: {cause.hex()}: {failure.rule}: {failure.message}", cause)
+
+
+def failure_of(error: CoprocError, cause: Handle | None = None, attempts: int | None = None) -> Failure:
+    """Turn an error into what is stored with the computation that it ended.
+
+    Args:
+        error: what happened.
+        cause: the handle that is to blame, if it is not the computation's own output.
+        attempts: how often it was tried, if trying again was worth a thought.
+    """
+    text = error.message.replace("\0", "")
+    if cause is not None:
+        text = f"input {cause.hex()}: {text}"
+    if (operation := error.context.get("operation")) is not None and str(operation) not in text:
+        text = f"{operation}: {text}"
+    if error.category is Category.RECOVERABLE and attempts is not None:
+        return Failure(ATTEMPTS_EXHAUSTED, _cut(f"tried {attempts} times; the last time: {error.rule}: {text}"), cause)
+    return Failure(error.rule, _cut(text), cause)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
 def check_outcome(outcome: GroupOutcome, key_id: bytes, outputs: Collection[Handle], asked: Collection[Handle]) -> None:

@@ -14,9 +14,11 @@ from h2.settings import SettingCodes
 
 from coproc.api.generated.coproc.v1 import GetServerInfoRequest, GetServerInfoResponse
 from coproc.api.limits import Limits
-from coproc.client import State
+from coproc.client import State, Transaction
+from coproc.errors import InvalidInput, Overloaded
+from coproc.program.types import FheType
 from nurseries.bridge import open_client
-from tests.api.serving import handle, serving, with_limits
+from tests.api.serving import handle, serving, toy_server_key, with_limits
 
 INFO = "/coproc.v1.CoprocessorService/GetServerInfo"
 REGISTER = "/coproc.v1.CoprocessorService/RegisterKey"
@@ -289,6 +291,44 @@ async def test_a_connection_that_shows_no_life_is_closed_and_a_quiet_one_is_not(
         assert (await quiet.answer(stream_id)).status == "0"
         await quiet.stream.aclose()
         await dead.aclose()
+
+
+async def test_a_chain_that_is_too_deep_or_too_dear_is_refused_before_it_is_written() -> None:
+    limits = Limits(max_graph_depth=3, max_bootstraps_per_request=2_000)
+    async with serving(with_limits(limits)) as server, open_client("127.0.0.1", server.port) as client:
+        key_id = await client.register_key(toy_server_key())
+        deep = Transaction(key_id)
+        value = handle()
+        for _ in range(4):
+            value = deep.add(value, 1)
+        with pytest.raises(InvalidInput, match="4 deep, at most 3"):
+            await client.submit(deep)
+        dear = Transaction(key_id)
+        dear.div(handle(FheType.UINT64), handle(FheType.UINT64), allow=True)
+        with pytest.raises(InvalidInput, match="up to 5504 bootstraps, at most 2000") as refusal:
+            await client.submit(dear)
+        assert refusal.value.field == "computations"
+        fits = Transaction(key_id)
+        fits.mul(handle(FheType.UINT64), handle(FheType.UINT64), allow=True)
+        assert await client.submit(fits) == 1
+        assert not await server.store.get_transaction(dear.transaction_id)
+
+
+async def test_a_full_queue_is_an_immediate_refusal() -> None:
+    async with (
+        serving(with_limits(Limits(max_open_groups=2))) as server,
+        open_client("127.0.0.1", server.port, attempts=1) as client,
+    ):
+        key_id = await client.register_key(toy_server_key())
+        for _ in range(2):
+            waiting = Transaction(key_id)
+            waiting.add(handle(), 1, allow=True)
+            await client.submit(waiting)
+        more = Transaction(key_id)
+        more.add(handle(), 1, allow=True)
+        with pytest.raises(Overloaded, match="the queue is full") as refusal:
+            await client.submit(more)
+        assert refusal.value.context["limit"] == "max_open_groups"
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -18,10 +18,10 @@ from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.types import FheType, Handle, handle_type, new_handle
 from coproc.resilience import FullJitter
 from coproc.scheduling.batch import kind_of
-from coproc.scheduling.model import ATTEMPTS_EXHAUSTED, Policy
+from coproc.scheduling.model import Policy
 from coproc.store.base import State, StoredCiphertext, Submission
 from coproc.store.memory import MemoryStore
-from coproc.store.rules import INPUT_FAILED
+from coproc.store.rules import ATTEMPTS_EXHAUSTED, INPUT_FAILED
 from coproc.tfhe.ciphertext import read_ciphertext, write_ciphertext
 from coproc.tfhe.parameters import TOY_2_2
 from nurseries.executor import ExecutorActor, JobCall

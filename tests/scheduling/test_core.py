@@ -11,7 +11,6 @@ from coproc.errors import InvalidInput, RecoverableError
 from coproc.resilience import FullJitter
 from coproc.scheduling.core import next_time, step
 from coproc.scheduling.model import (
-    ATTEMPTS_EXHAUSTED,
     NEVER,
     Action,
     Cancel,
@@ -37,6 +36,7 @@ from coproc.scheduling.model import (
     WorkWaiting,
 )
 from coproc.store.base import WorkGroup
+from coproc.store.rules import ATTEMPTS_EXHAUSTED
 
 POLICY = Policy(capacity=8, jobs=1, batch_groups=4, batch_cost=100, window=0.1, backoff=FullJitter(1.0, 8.0))
 

@@ -53,7 +53,8 @@ async def with_inputs(store: Store, count: int) -> list[Handle]:
 
 
 def add(*operands: Handle, output: Handle | None = None, is_allowed: bool = True) -> Computation:
-    return Computation(output or handle(), Operation.ADD, operands, is_allowed)
+    operation = Operation.ADD if len(operands) == 2 else Operation.SUM
+    return Computation(output or handle(), operation, operands, is_allowed)
 
 
 def batch(*computations: Computation, transaction: bytes = TRANSACTION, key_id: bytes = KEY) -> Submission:

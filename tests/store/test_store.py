@@ -256,7 +256,7 @@ async def test_a_worker_need_not_name_dependants(store: Store) -> None:
     assert await store.finish("worker", GroupOutcome(group.group_id, (), failures))
     status = await store.get_status([near.output, last.output])
     assert status[near.output].failure == Failure(
-        INPUT_FAILED, f"an input failed: {broken.output.hex()}", broken.output
+        INPUT_FAILED, f"an input failed: {broken.output.hex()}: BROKEN: x", broken.output
     )
     assert status[last.output].failure == Failure("OWN", "y")
 
