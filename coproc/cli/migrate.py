@@ -40,5 +40,7 @@ def migrate(database_url: str | None, *, check: bool, patience_seconds: float, *
             async with store.pool.connection() as connection:
                 return await applied_number(connection)
 
-    number = trio.run(run)
-    click.echo(f"the database is at migration {number}; this version needs {len(shipped_migrations())}")
+    number, shipped = trio.run(run), len(shipped_migrations())
+    click.echo(f"the database is at migration {number}; this version ships {shipped}")
+    if number < shipped:
+        raise click.exceptions.Exit(1)

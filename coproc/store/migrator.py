@@ -23,6 +23,11 @@ LOCK: Final = 0x636F_7072_6F63_0001
 """Key of the advisory lock ("coproc", 1)."""
 
 
+OLDEST_SCHEMA: Final = 1
+"""The migration of the release before: this version's code works on its schema, too, so that a rollout and the
+migration may come in any order. A release raises it to what the release before shipped, never further."""
+
+
 class MigrationError(FatalError):
     """The database and the shipped migrations contradict each other."""
 
@@ -120,15 +125,15 @@ async def applied_number(connection: TrioConnection) -> int:
 
 
 async def require_migrated(connection: TrioConnection) -> None:
-    """Check that the database is at least where this version's code needs it.
+    """Check that the database is at least where the release before left it.
 
     Raises:
         NotMigrated: it is not; run ``coproc migrate``.
     """
-    needed, applied = len(shipped_migrations()), await applied_number(connection)
-    if applied < needed:
+    applied = await applied_number(connection)
+    if applied < OLDEST_SCHEMA:
         raise NotMigrated(
-            f"the database is at migration {applied}, this version needs {needed}: run coproc migrate",
+            f"the database is at migration {applied}, this version needs {OLDEST_SCHEMA}: run coproc migrate",
             applied=applied,
-            needed=needed,
+            needed=OLDEST_SCHEMA,
         )
