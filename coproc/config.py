@@ -33,6 +33,7 @@ StrategyName = Literal["auto", "throughput", "latency"]
 ShiftSemantics = Literal["modulo", "zero"]
 RoleName = Literal["api", "worker", "results"]
 RewriteName = Literal["select_of_sum", "difference_of_sum", "column_sums", "boolean_trees"]
+ProofPolicyName = Literal["verify", "trust"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -124,6 +125,9 @@ class Config(BaseSettings):
     """What a shift by at least the width gives: ``modulo`` as TFHE-rs up to 1.7, ``zero`` as from 1.8."""
     rewrites_off: frozenset[RewriteName] = frozenset()
     """Rewrite rules that plans leave out, as a JSON list; every worker of a network must leave out the same."""
+    input_proofs: ProofPolicyName = "verify"
+    """Of lists of encrypted inputs: ``verify`` refuses what needs a proof, as there is no verifier; ``trust`` ignores
+    proofs, so that callers are trusted to know what they encrypt and for whom."""
     limits: Limits = Field(default_factory=Limits)
 
     log_format: LogFormat = "auto"

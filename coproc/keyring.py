@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from coproc.errors import InvalidInput
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from coproc.tfhe.keys import EvaluationKey
     from coproc.tfhe.parameters import ClassicParameters
+    from coproc.tfhe.server_key import CastingKey
 
 _MAX_FACTS: Final = 4096
 
@@ -35,19 +38,30 @@ class KeyFacts:
 
     parameters: ClassicParameters
     tag: bytes
+    casting_dimension: int = 0
+    """Dimension of the compact key that can be cast from; 0: none."""
 
 
 class KeyCache:
     """Evaluation keys by key id, the least recently used dropped first."""
 
     def __init__(
-        self, source: KeySource, load: Callable[[bytes], Awaitable[EvaluationKey]], *, capacity: int = 2
+        self,
+        source: KeySource,
+        load: Callable[[bytes], Awaitable[EvaluationKey]],
+        load_casting: Callable[[bytes], Awaitable[CastingKey]] | None = None,
+        *,
+        capacity: int = 2,
     ) -> None:
-        """Keep up to ``capacity`` keys; ``load`` turns serialized bytes into a key, away from the event loop."""
+        """Keep up to ``capacity`` keys; ``load`` turns serialized bytes into a key, away from the event loop.
+
+        ``load_casting`` does the same for the part of a key that casts compact lists; without it there is none.
+        """
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
         self._source = source
         self._load = load
+        self._load_casting = load_casting
         self._capacity = capacity
         self._keys: OrderedDict[bytes, EvaluationKey] = OrderedDict()
         self._facts: OrderedDict[bytes, KeyFacts] = OrderedDict()
@@ -81,7 +95,14 @@ class KeyCache:
             await trio.lowlevel.checkpoint()
             return known
         key = await self.get(key_id)
-        return KeyFacts(key.parameters, key.tag)
+        return KeyFacts(key.parameters, key.tag, key.casting_dimension)
+
+    async def casting(self, key_id: bytes) -> CastingKey:
+        """Read the part of a key that casts compact lists; it is not kept. Raises like ``get``."""
+        if self._load_casting is None:
+            raise InvalidInput("key_id", "compact lists are not cast here")
+        async with self._reading:
+            return await self._load_casting(await self._source.read_key(key_id))
 
     async def parse(self, data: bytes) -> EvaluationKey:
         """Read a key from its bytes without keeping it. Raises InvalidInput."""
@@ -94,7 +115,7 @@ class KeyCache:
         self._keys.move_to_end(key.key_id)
         while len(self._keys) > self._capacity:
             self._keys.popitem(last=False)
-        self._facts[key.key_id] = KeyFacts(key.parameters, key.tag)
+        self._facts[key.key_id] = KeyFacts(key.parameters, key.tag, key.casting_dimension)
         self._facts.move_to_end(key.key_id)
         while len(self._facts) > _MAX_FACTS:
             self._facts.popitem(last=False)

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from grpclib.server import Stream
 
     from coproc.api.service import CoprocessorService
-    from coproc.client import FetchedCiphertext, HandleState, Result, ServerInfo, Transaction
+    from coproc.client import (
+        FetchedCiphertext,
+        HandleState,
+        InputBinding,
+        Result,
+        ServerInfo,
+        Transaction,
+        UploadedInputs,
+    )
     from coproc.program.types import Handle
 
     AnyStream = Stream[object, object]
@@ -187,6 +195,10 @@ class TrioClient:
     async def upload(self, key_id: bytes, ciphertexts: Mapping[Handle, bytes]) -> int:
         """Upload encrypted inputs; returns how many were new."""
         return await _run_on(self._loop, self._client.upload, key_id, ciphertexts)
+
+    async def upload_inputs(self, key_id: bytes, data: bytes, binding: InputBinding | None = None) -> UploadedInputs:
+        """Upload values encrypted together under a compact public key."""
+        return await _run_on(self._loop, self._client.upload_inputs, key_id, data, binding)
 
     async def trivial_encrypt(self, key_id: bytes, values: Mapping[Handle, int]) -> int:
         """Make ciphertexts of public values; returns how many were new."""

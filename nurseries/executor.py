@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
 from coproc.executors.base import Evaluation
+from coproc.executors.casting import PreparedCasting, prepare_casting
 from nurseries.mailbox import Call, Mailbox
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Job:
     circuit: Circuit
     inputs: NDArray[np.uint64]
     """Shape ``(I, k*N+1)``: the circuit's input wires in order."""
+    casting: bool = False
+    """Whether the inputs are under the compact key instead, shape ``(I, compact dimension + 1)``."""
 
 
 JobCall: TypeAlias = Call[Job, NDArray[np.uint64]]
@@ -95,6 +98,7 @@ class ExecutorActor:
         self._jobs = jobs
         self._capacity = prepared_keys
         self._prepared: OrderedDict[bytes, PreparedKey] = OrderedDict()
+        self._castings: OrderedDict[bytes, PreparedCasting] = OrderedDict()
         self._preparing = trio.Lock()
         self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
         self._name: str | None = None
@@ -121,6 +125,7 @@ class ExecutorActor:
             ExecutorUnavailable: this machine lacks what the executor needs.
         """
         self._prepared.clear()
+        self._castings.clear()
         executor = await trio.to_thread.run_sync(self._make)
         self._name = executor.name
         async with trio.open_nursery() as nursery:
@@ -143,8 +148,13 @@ class ExecutorActor:
 
     async def _compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
         try:
-            prepared = await self._prepare(executor, job.key_id)
-            evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, job.inputs)
+            if job.casting:
+                casting = await self._prepare_casting(executor, job.key_id)
+                prepared = casting.prepared
+                inputs = await trio.to_thread.run_sync(casting.bring, job.inputs)
+            else:
+                prepared, inputs = await self._prepare(executor, job.key_id), job.inputs
+            evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, inputs)
             for level in job.circuit.levels:
                 async with self._timed_turn():
                     await trio.to_thread.run_sync(evaluation.run_level)
@@ -183,4 +193,18 @@ class ExecutorActor:
             self._prepared.move_to_end(key_id)
             while len(self._prepared) > self._capacity:
                 self._prepared.popitem(last=False)
+            return prepared
+
+    async def _prepare_casting(self, executor: Executor, key_id: bytes) -> PreparedCasting:
+        """Find what casts compact lists in the executor's layout, or make it."""
+        async with self._preparing:
+            prepared = self._castings.get(key_id)
+            if prepared is None:
+                key = await self._keys.get(key_id)
+                casting = await self._keys.casting(key_id)
+                prepared = await trio.to_thread.run_sync(prepare_casting, executor, key, casting)
+                self._castings[key_id] = prepared
+            self._castings.move_to_end(key_id)
+            while len(self._castings) > self._capacity:
+                self._castings.popitem(last=False)
             return prepared

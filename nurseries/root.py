@@ -29,6 +29,7 @@ import structlog
 import trio
 
 from coproc import __version__
+from coproc.api.inputs import ProofPolicy
 from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.circuits.strategy import Strategy as CircuitStrategy
 from coproc.config import Addresses
@@ -39,7 +40,7 @@ from coproc.program.lowering import LoweringSettings
 from coproc.program.planning import PLAN_VERSION, Lanes
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
-from coproc.tfhe.server_key import load_server_key
+from coproc.tfhe.server_key import load_casting_key, load_server_key
 from nurseries.cpu_executor import cpu_executor
 from nurseries.executor import ExecutorActor, JobCall
 from nurseries.gpu_executor import find_gpus, require_gpu
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from coproc.config import Config
     from coproc.store.base import Store
     from coproc.tfhe.keys import EvaluationKey
+    from coproc.tfhe.server_key import CastingKey
 
 TFHE_VERSIONS: Final = ("1.5", "1.6", "1.7")
 JOBS_AT_ONCE: Final = 2
@@ -176,8 +178,18 @@ class Service:
             for status in self.actors
         }
         return HealthReport(
-            started=self.started, ready=self.is_ready, draining=self.draining, actors=actors, numbers=numbers
+            started=self.started,
+            ready=self.is_ready,
+            draining=self.draining,
+            actors=actors,
+            numbers=numbers,
+            notices=self._notices,
         )
+
+    @property
+    def _notices(self) -> tuple[str, ...]:
+        """What the operator chose that lowers what callers may rely on."""
+        return ("input proofs are trusted, not verified",) if self.config.input_proofs == "trust" else ()
 
     def request_stop(self) -> None:
         """Begin the drain."""
@@ -234,7 +246,7 @@ class Service:
             self._database_url, pool_size=self.config.pool_size, migrating=self.config.migrate_on_start
         ) as store:
             self.store = store
-            self.keys = KeyCache(store, _load_key, capacity=self.config.key_cache)
+            self.keys = KeyCache(store, _load_key, _load_casting, capacity=self.config.key_cache)
             task_status.started()
             await trio.sleep_forever()
 
@@ -291,6 +303,8 @@ class Service:
 
     async def _run_listener(self, *, task_status: trio.TaskStatus[object]) -> None:
         config = self.config
+        for notice in self._notices:
+            log.warning(notice, setting="input_proofs", value=config.input_proofs)
         store, keys = self._needs()
         name = self.executor.statistics.name if self.executor is not None else None
         service = CoprocessorService(
@@ -303,6 +317,7 @@ class Service:
                 executors=(name,) if name else (),
                 results_port=self.ports.get("results", 0),
                 allow_insecure_parameters=config.allow_insecure_parameters,
+                input_proofs=ProofPolicy(config.input_proofs),
                 limits=config.limits,
             ),
         )
@@ -407,6 +422,10 @@ class _Once:
 def _first(group: BaseExceptionGroup[FatalError]) -> FatalError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _load_casting(data: bytes) -> CastingKey:
+    return await trio.to_thread.run_sync(load_casting_key, data)
 
 
 async def _load_key(data: bytes) -> EvaluationKey:

@@ -19,6 +19,7 @@ from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.resilience import FullJitter, RetryPolicy, retry
 from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
 from coproc.scheduling.cache import ValueCache
+from coproc.scheduling.casting import castings_of, prepare_castings
 from coproc.scheduling.core import next_time, step
 from coproc.scheduling.estimate import estimate
 from coproc.scheduling.model import (
@@ -293,6 +294,9 @@ class Scheduler:
             values, bad_inputs = await self._load(external_inputs(groups), facts, key_id)
         except RecoverableError as error:
             raise _NotTheirFault(f"inputs are out of reach: {error.message}") from error
+        cast, bad_lists = await self._cast(groups, facts, key_id)
+        values |= cast
+        bad_inputs |= bad_lists
         batch = await trio.to_thread.run_sync(
             prepare_batch, groups, values, bad_inputs, facts, self._strategy, self._settings
         )
@@ -309,6 +313,29 @@ class Scheduler:
             compute_seconds=round(computed - planned, 4),
         )
         return finished
+
+    async def _cast(
+        self, groups: Sequence[WorkGroup], facts: KeyFacts, key_id: bytes
+    ) -> tuple[dict[Handle, Value], dict[Handle, IrrecoverableError]]:
+        """Take the values that groups need out of uploaded lists, on the executor."""
+        castings = castings_of(groups)
+        if not castings:
+            return {}, {}
+        values = self._cache.find([item.output for item in castings], key_id)
+        left = tuple(item for item in castings if item.output not in values)
+        handles = tuple(dict.fromkeys(handle for item in left for handle in item.inputs))
+        try:
+            stored = await self._store.get_ciphertexts(handles)
+        except RecoverableError as error:
+            raise _NotTheirFault(f"uploaded lists are out of reach: {error.message}") from error
+        absent = [handle for handle in handles if handle not in stored]
+        if absent:
+            raise RecoverableError("an uploaded list is not stored", handle=absent[0].hex())
+        jobs, errors = await trio.to_thread.run_sync(prepare_castings, left, stored, facts)
+        for job in jobs:
+            outputs = await ask(self._executor, Job(key_id, job.circuit, job.inputs, job.under_compact_key))
+            values |= job.values(key_id, outputs)
+        return values, errors
 
     async def _load(
         self, handles: Sequence[Handle], facts: KeyFacts, key_id: bytes

@@ -33,6 +33,8 @@ class Limits:
     """Operands of one computation."""
     max_scalar_bytes: int = 256
     """One clear operand: 2048 bits."""
+    max_list_bytes: int = 16 * MIB
+    """One list of encrypted inputs, its proofs included (fhevm's limit)."""
     max_trivial_bytes: int = 64 * MIB
     """Ciphertexts made by one TrivialEncrypt."""
     max_transactions_per_stream: int = 256

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from coproc.api import convert, validation
+from coproc.api import convert, inputs, validation
 from coproc.api.ciphertexts import check_ciphertexts, trivial_bytes, trivial_ciphertexts
 from coproc.api.generated.coproc.v1 import (
     GetServerInfoResponse,
@@ -19,6 +19,7 @@ from coproc.api.generated.coproc.v1 import (
     SubmitComputationsResponse,
     TrivialEncryptResponse,
     UploadCiphertextsResponse,
+    UploadInputsResponse,
 )
 from coproc.api.generated.coproc.v1 import Limits as WireLimits
 from coproc.api.limits import Limits
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         SubmitComputationsRequest,
         TrivialEncryptRequest,
         UploadCiphertextsRequest,
+        UploadInputsRequest,
     )
     from coproc.keyring import KeyCache
     from coproc.store.base import Store, Submission
@@ -67,6 +69,7 @@ class ServiceSettings:
     allow_insecure_parameters: bool = False
     poll_seconds: float = 2.0
     """How often a subscription looks for results without having been woken."""
+    input_proofs: inputs.ProofPolicy = inputs.ProofPolicy.VERIFY
     limits: Limits = field(default_factory=Limits)
 
 
@@ -102,6 +105,7 @@ class CoprocessorService:
                 max_computations_per_request=limits.max_computations_per_request,
             ),
             results_port=settings.results_port,
+            input_proofs=settings.input_proofs.value,
         )
 
     async def register_key(self, messages: AsyncIterator[RegisterKeyRequest]) -> RegisterKeyResponse:
@@ -123,6 +127,19 @@ class CoprocessorService:
             return UploadCiphertextsResponse(stored=await self._store.put_ciphertexts(items))
         finally:
             self._uploads -= 1
+
+    async def upload_inputs(self, request: UploadInputsRequest) -> UploadInputsResponse:
+        """Take in a list of encrypted inputs; when this returns its values are as good as computed."""
+        upload = inputs.check_request(request, self._limits, self.settings.input_proofs)
+        await self._require_key(upload.key_id)
+        facts = await self._keys.facts(upload.key_id)
+        accepted = await trio.to_thread.run_sync(inputs.accept, upload, facts)
+        # In this order: a list without computations does nothing, and comes again with the same call.
+        await self._store.put_ciphertexts([accepted.stored])
+        new = await self._store.submit(accepted.submission)
+        return UploadInputsResponse(
+            handles=[*accepted.handles], transaction_id=accepted.submission.transaction_id, accepted=new
+        )
 
     async def trivial_encrypt(self, request: TrivialEncryptRequest) -> TrivialEncryptResponse:
         """Make and store noiseless ciphertexts of public values, all or none of them."""

@@ -13,7 +13,7 @@ from coproc.api.generated.coproc.v1 import Operation as WireOperation
 from coproc.errors import InvalidInput
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.graph import order
-from coproc.program.operations import check
+from coproc.program.operations import RULES, check
 from coproc.program.types import Handle, handle_type, parse_handle
 from coproc.store.base import Submission
 
@@ -145,7 +145,7 @@ def check_submission(request: SubmitComputationsRequest, limits: Limits) -> Subm
 
 def _check_computation(computation: WireComputation, field: str, limits: Limits) -> Computation:
     number = int(computation.operation)
-    if number == WireOperation.UNSPECIFIED or number - 1 not in Operation.__members__.values():
+    if number == WireOperation.UNSPECIFIED or number - 1 not in RULES:
         raise InvalidInput(f"{field}.operation", f"is no operation: {number}")
     output = parse_handle(computation.output_handle, f"{field}.output_handle")
     if len(computation.operands) > limits.max_operands:

@@ -1,4 +1,4 @@
-"""The command line: ``coproc serve | migrate | demo | keygen | encrypt | decrypt | submit | doctor | bench``.
+"""The command line.
 
 Each command is a module; heavy imports happen inside commands so that ``--help`` is instant.
 """
@@ -19,6 +19,8 @@ COMMANDS: Final = {
     "demo": ("coproc.cli.demo", "demo"),
     "keygen": ("coproc.cli.keys", "keygen"),
     "encrypt": ("coproc.cli.keys", "encrypt"),
+    "encrypt-list": ("coproc.cli.inputs", "encrypt_list_command"),
+    "upload": ("coproc.cli.inputs", "upload"),
     "decrypt": ("coproc.cli.keys", "decrypt"),
     "submit": ("coproc.cli.submit", "submit"),
     "doctor": ("coproc.cli.doctor", "doctor"),

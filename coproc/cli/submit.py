@@ -7,8 +7,8 @@ Decides the form of program files. Names stand for values::
                       {"name": "t", "operation": "mul", "operands": ["s", 3]}],
      "outputs":      ["t"]}
 
-Inputs with a ``value`` are public. Operands are names or integers. ``cast``, ``trivial_encrypt`` and ``rand`` name the
-type of their result as ``"type"``.
+Inputs with a ``value`` are public; those with a ``handle`` are on the server already (``coproc upload``). Operands are
+names or integers. ``cast``, ``trivial_encrypt`` and ``rand`` name the type of their result as ``"type"``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from coproc.client import Transaction
 from coproc.errors import InvalidInput
 from coproc.program.computation import Operation
 from coproc.program.operations import RULES
-from coproc.program.types import FheType, Handle, handle_type, new_handle
+from coproc.program.types import FheType, Handle, handle_type, new_handle, parse_handle
 from nurseries.bridge import TrioClient, open_client
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ class _Strict(BaseModel):
 
 
 class ProgramInput(_Strict):
-    """A value that exists before the program: a ciphertext file, or a public value."""
+    """A value that exists before the program: a ciphertext file, a public value, or a value on the server."""
 
     type: Name
     file: Path | None = None
     value: int | None = None
+    handle: str | None = None
 
 
 class ProgramStep(_Strict):
@@ -106,7 +107,7 @@ def build(program: Program, handles: Mapping[str, Handle], key_id: bytes) -> tup
 
 
 def _operation(name: str, where: str) -> Operation:
-    known = {item.name.lower(): item for item in Operation}
+    known = {item.name.lower(): item for item in RULES}
     if name.lower() not in known:
         raise InvalidInput(f"{where}.operation", f"{name!r} is unknown; known: {', '.join(known)}")
     return known[name.lower()]
@@ -127,6 +128,17 @@ def _type(name: str, where: str) -> FheType:
     if name not in TYPES:
         raise InvalidInput(where, f"{name!r} is no encrypted type; known: {', '.join(TYPES)}")
     return TYPES[name]
+
+
+def _known(text: str, fhe_type: FheType, where: str) -> Handle:
+    try:
+        raw = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise InvalidInput(f"{where}.handle", "must be hexadecimal") from None
+    handle = parse_handle(raw, f"{where}.handle")
+    if handle_type(handle) is not fhe_type:
+        raise InvalidInput(f"{where}.type", f"the handle is one of {handle_type(handle).name}, not {fhe_type.name}")
+    return handle
 
 
 @click.command()
@@ -163,9 +175,13 @@ async def _submit(
     files: dict[Handle, bytes] = {}
     public: dict[Handle, int] = {}
     for name, source in program.inputs.items():
-        handle = handles[name] = new_handle(_type(source.type, f"inputs.{name}.type"))
-        if (source.file is None) == (source.value is None):
-            raise InvalidInput(f"inputs.{name}", "must have either a file or a value")
+        fhe_type = _type(source.type, f"inputs.{name}.type")
+        if [source.file, source.value, source.handle].count(None) != 2:
+            raise InvalidInput(f"inputs.{name}", "must have one of file, value and handle")
+        if source.handle is not None:
+            handles[name] = _known(source.handle, fhe_type, f"inputs.{name}")
+            continue
+        handle = handles[name] = new_handle(fhe_type)
         if source.file is not None:
             files[handle] = (folder / source.file).read_bytes()
         elif source.value is not None:

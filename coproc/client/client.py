@@ -25,7 +25,9 @@ from coproc.api.generated.coproc.v1 import (
     TrivialEncryptRequest,
     TrivialValue,
     UploadCiphertextsRequest,
+    UploadInputsRequest,
 )
+from coproc.api.generated.coproc.v1 import InputBinding as WireInputBinding
 from coproc.api.metadata import API_VERSIONS
 from coproc.api.status import DeadlineExceeded
 from coproc.client.connection import FIRST_PAUSE, LONGEST_PAUSE, Connection, ConnectionLost, with_jitter
@@ -36,6 +38,7 @@ from coproc.client.records import (
     Result,
     ServerInfo,
     State,
+    UploadedInputs,
     read_fetched,
     read_result,
     read_server_info,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from grpclib.client import Channel
 
     from coproc.client.transaction import Transaction
+    from coproc.program.inputs import InputBinding
 
 T = TypeVar("T")
 
@@ -151,6 +155,26 @@ class CoprocClient:
 
     async def _upload(self, request: UploadCiphertextsRequest) -> int:
         return (await self._connection.unary(lambda stub: stub.upload_ciphertexts(request))).stored
+
+    async def upload_inputs(self, key_id: bytes, data: bytes, binding: InputBinding | None = None) -> UploadedInputs:
+        """Upload values encrypted together under a compact public key.
+
+        Args:
+            key_id: of the server key that belongs to the public key.
+            data: ``CompactCiphertextList`` or ``ProvenCompactCiphertextList``, serialized.
+            binding: contract, user, ACL and chain that they are for; None: for no chain.
+        """
+        request = UploadInputsRequest(key_id=key_id, ciphertext_list=data)
+        if binding is not None:
+            request.binding = WireInputBinding(
+                contract_address=binding.contract,
+                user_address=binding.user,
+                acl_address=binding.acl,
+                chain_id=binding.chain_id,
+            )
+        response = await self._connection.unary(lambda stub: stub.upload_inputs(request))
+        handles = tuple(Handle(handle) for handle in response.handles)
+        return UploadedInputs(handles, response.transaction_id, response.accepted)
 
     async def trivial_encrypt(self, key_id: bytes, values: Mapping[Handle, int]) -> int:
         """Make ciphertexts of public values, negative ones in two's complement; returns how many were new."""

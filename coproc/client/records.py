@@ -59,6 +59,20 @@ class ServerInfo:
     max_key_bytes: int
     max_handles_per_request: int
     max_computations_per_request: int
+    input_proofs: str
+    """``verify`` or ``trust``: what becomes of the proofs of uploaded lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedInputs:
+    """The values of an uploaded list."""
+
+    handles: tuple[Handle, ...]
+    """In the order in which they were encrypted."""
+    transaction_id: bytes
+    """For status and subscriptions."""
+    accepted: int
+    """How many were not known before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +147,7 @@ def read_server_info(message: GetServerInfoResponse) -> ServerInfo:
         max_key_bytes=limits.max_key_bytes if limits else 0,
         max_handles_per_request=limits.max_handles_per_request if limits else 0,
         max_computations_per_request=limits.max_computations_per_request if limits else 0,
+        input_proofs=message.input_proofs,
     )
 
 

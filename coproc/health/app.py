@@ -66,6 +66,7 @@ def _answer(status: int, report: HealthReport) -> Response:
         ready=report.ready,
         draining=report.draining,
         degraded=list(report.degraded),
+        notices=list(report.notices),
         actors={name: asdict(actor) for name, actor in report.actors.items()},
     )
     body.status_code = status

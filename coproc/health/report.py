@@ -37,6 +37,9 @@ class HealthReport:
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     """Counters and gauges by name, for metrics."""
 
+    notices: tuple[str, ...] = ()
+    """What an operator has chosen that callers should know of."""
+
     @property
     def degraded(self) -> tuple[str, ...]:
         """Actors that do not do what they are there for."""

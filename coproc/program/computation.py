@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Operation(IntEnum):
-    """Operation numbers of fhevm's coprocessor (22 is chain-only and never computed)."""
+    """Operation numbers of fhevm's coprocessor.
+
+    22 takes a value out of an uploaded list: the server makes such computations, callers cannot submit them.
+    """
 
     ADD = 0
     SUB = 1
@@ -38,6 +41,7 @@ class Operation(IntEnum):
     MAX = 19
     NEG = 20
     NOT = 21
+    VERIFY_INPUT = 22
     CAST = 23
     TRIVIAL_ENCRYPT = 24
     IF_THEN_ELSE = 25

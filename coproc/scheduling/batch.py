@@ -6,12 +6,13 @@ slow, so that callers run it on a thread; knows nothing of stores, executors nor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coproc.errors import IrrecoverableError
+from coproc.program.computation import Operation
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.program.planning import GroupGraph, Plan, PlannedRandom, plan
 from coproc.program.types import FheType, handle_type
@@ -44,6 +45,8 @@ class PreparedBatch:
     """Shape ``(I, k*N+1)``."""
     failures: Mapping[int, Mapping[Handle, Failure]]
     """By group id: outputs that fail, dependants included."""
+    cast: Mapping[Handle, Value] = field(default_factory=dict["Handle", Value])
+    """What was taken out of lists for these groups."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +76,8 @@ def external_inputs(groups: Iterable[WorkGroup]) -> tuple[Handle, ...]:
     for group in groups:
         produced = {computation.output for computation in group.computations} | group.unreadable.keys()
         for computation in group.computations:
+            if computation.operation is Operation.VERIFY_INPUT:
+                continue  # reads a list, which is no value
             needed.update(dict.fromkeys(handle for handle in computation.inputs if handle not in produced))
     return tuple(needed)
 
@@ -126,7 +131,9 @@ def prepare_batch(
         own = {computation.output for computation in group.computations}
         found = {handle: failure_of(error) for handle, error in planned.failures.items() if handle in own}
         failures[group.group_id] = _spread(group, {**failures[group.group_id], **found})
-    return PreparedBatch(tuple(groups), planned, _gather(planned, values, facts, groups[0].key_id), failures)
+    inputs = _gather(planned, values, facts, groups[0].key_id)
+    cast = {handle: values[handle] for group in groups for handle in _listed(group) if handle in values}
+    return PreparedBatch(tuple(groups), planned, inputs, failures, cast)
 
 
 def finish_batch(batch: PreparedBatch, outputs: NDArray[np.uint64], facts: KeyFacts, key_id: bytes) -> FinishedBatch:
@@ -143,7 +150,13 @@ def finish_batch(batch: PreparedBatch, outputs: NDArray[np.uint64], facts: KeyFa
         results[output.group_id].append(StoredCiphertext(output.handle, key_id, data))
         values[output.handle] = Value(key_id, blocks.copy(), None)
     outcomes: list[GroupOutcome] = []
+    values |= batch.cast
     for group in batch.groups:
+        for handle in _listed(group) & group.wanted & batch.cast.keys():
+            fhe_type = handle_type(handle)
+            blocks = batch.cast[handle].blocks
+            data = write_ciphertext(blocks, facts.parameters, kind_of(fhe_type), fhe_type.bits, facts.tag)
+            results[group.group_id].append(StoredCiphertext(handle, key_id, data))
         failures = dict(batch.failures[group.group_id])
         there = {result.handle for result in results[group.group_id]}
         for handle in group.wanted - there - failures.keys():
@@ -159,10 +172,19 @@ def kind_of(fhe_type: FheType) -> CiphertextKind:
     return CiphertextKind.INT if fhe_type.is_signed else CiphertextKind.UINT
 
 
+def _listed(group: WorkGroup) -> frozenset[Handle]:
+    """Name the values that a group takes out of lists."""
+    return frozenset(item.output for item in group.computations if item.operation is Operation.VERIFY_INPUT)
+
+
 def _reading(group: WorkGroup, bad_inputs: Mapping[Handle, IrrecoverableError]) -> dict[Handle, Failure]:
     """Fail the computations that read a value which cannot be used."""
     failures: dict[Handle, Failure] = {}
     for computation in group.computations:
+        if computation.output in bad_inputs:
+            error = bad_inputs[computation.output]
+            failures[computation.output] = Failure(error.rule, error.message)
+            continue
         for handle in computation.inputs:
             if handle in bad_inputs:
                 error = bad_inputs[handle]
@@ -183,14 +205,15 @@ def _spread(group: WorkGroup, failures: Mapping[Handle, Failure]) -> dict[Handle
 
 
 def _graph(group: WorkGroup, failures: Mapping[Handle, Failure], values: Mapping[Handle, Value]) -> GroupGraph:
-    computations = tuple(item for item in group.computations if item.output not in failures)
+    listed = _listed(group)
+    computations = tuple(item for item in group.computations if item.output not in failures.keys() | listed)
     clear: dict[Handle, int] = {}
     for computation in computations:
         for handle in computation.inputs:
             value = values.get(handle)
             if value is not None and value.clear is not None:
                 clear[handle] = value.clear
-    return GroupGraph(group.group_id, computations, group.wanted - failures.keys(), clear)
+    return GroupGraph(group.group_id, computations, group.wanted - failures.keys() - listed, clear)
 
 
 def _gather(planned: Plan, values: Mapping[Handle, Value], facts: KeyFacts, key_id: bytes) -> NDArray[np.uint64]:

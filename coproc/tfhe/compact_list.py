@@ -15,7 +15,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from coproc.tfhe.ciphertext import CiphertextKind
 from coproc.tfhe.wire import WireError, read_name, read_object
-from coproc.tfhe.wire.ciphertexts import BooleanKind, CompactCiphertextList, SignedKind, UnsignedKind
+from coproc.tfhe.wire.ciphertexts import (
+    BooleanKind,
+    CompactCiphertextList,
+    ProvenCompactCiphertextList,
+    SignedKind,
+    UnsignedKind,
+)
 from coproc.tfhe.wire.core import PBSOrder
 from coproc.tfhe.wire.parameters import NoCasting
 
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from coproc.tfhe.parameters import ClassicParameters
-    from coproc.tfhe.wire.ciphertexts import DataKind
+    from coproc.tfhe.wire.ciphertexts import BlockCompactList, DataKind
     from coproc.tfhe.wire.core import LweCompactCiphertextList
 
 
@@ -53,47 +59,72 @@ class CompactList:
     ciphertexts: NDArray[np.uint64]
     """Shape ``(count, dimension + 1)``: LWE ciphertexts, mask then body."""
     tag: bytes
+    is_proven: bool = False
+    """Whether proofs came with it, which nobody has verified."""
 
 
-def read_compact_list(data: bytes, parameters: ClassicParameters) -> CompactList:
+def read_compact_list(data: bytes, parameters: ClassicParameters, *, accept_proven: bool = False) -> CompactList:
     """Read a ``CompactCiphertextList`` and write out its ciphertexts; about 16 KiB each for the published set.
 
+    Args:
+        data: the serialized list.
+        parameters: of the compute key, with the dimension of the compact key.
+        accept_proven: read a ``ProvenCompactCiphertextList`` too, *without verifying its proofs*.
+
     Raises:
-        WireError: malformed bytes, other parameters, strings, too many values, or counts that contradict each other. A
-            proven list is refused: its proof cannot be verified here.
+        WireError: malformed bytes, other parameters, strings, too many values, or counts that contradict each other; a
+            proven list, unless it is accepted.
     """
-    if read_name(data) == "ProvenCompactCiphertextList":
-        raise WireError("ProvenCompactCiphertextList", "expected a CompactCiphertextList; proofs are not verified here")
-    value = read_object(data, CompactCiphertextList)
-    blocks, info = value.inner.ct_list, value.inner.info
-    name = "CompactCiphertextList"
-    moduli = (blocks.message_modulus, blocks.carry_modulus)
+    name = read_name(data)
+    is_proven = name == "ProvenCompactCiphertextList"
+    if is_proven and not accept_proven:
+        raise WireError(name, "expected a CompactCiphertextList; proofs are not verified here")
+    if is_proven:
+        proven = read_object(data, ProvenCompactCiphertextList)
+        pieces = tuple(piece for piece, _ in proven.inner.ct_list.proved_lists)
+        info, tag = proven.inner.info, proven.tag
+    else:
+        value = read_object(data, CompactCiphertextList)
+        pieces, info, tag = (value.inner.ct_list,), value.inner.info, value.tag
+    for piece in pieces:
+        _check_piece(name, piece, parameters)
+    if len({(piece.degree, isinstance(piece.expansion_kind, NoCasting)) for piece in pieces}) > 1:
+        raise WireError(name, "expected pieces of one kind, packed or not, and under one key")
+    count = sum(piece.ct_list.lwe_ciphertext_count for piece in pieces)
+    if count > MAX_CIPHERTEXTS:
+        raise WireError(name, f"expected at most {MAX_CIPHERTEXTS} ciphertexts, got {count}")
+    values = _values(info, parameters)
+    total = values[-1].first_block + values[-1].blocks if values else 0
+    is_packed = bool(pieces) and pieces[0].degree == parameters.plaintext_modulus - 1
+    expected_count = -(-total // 2) if is_packed else total
+    if count != expected_count:
+        raise WireError(name, f"expected {expected_count} ciphertexts for {total} blocks, got {count}")
+    requires_casting = not pieces or not isinstance(pieces[0].expansion_kind, NoCasting)
+    dimension = parameters.compact_lwe_dimension if requires_casting else parameters.big_lwe_dimension
+    parts = [np.empty((0, dimension + 1), dtype=np.uint64), *[_lwe_ciphertexts(piece.ct_list) for piece in pieces]]
+    ciphertexts = parts[1] if len(pieces) == 1 else np.concatenate(parts)
+    return CompactList(values, is_packed, requires_casting, ciphertexts, tag, is_proven)
+
+
+def _check_piece(name: str, piece: BlockCompactList, parameters: ClassicParameters) -> None:
+    moduli = (piece.message_modulus, piece.carry_modulus)
     if moduli != (parameters.message_modulus, parameters.carry_modulus):
         expected = (parameters.message_modulus, parameters.carry_modulus)
         raise WireError(name, f"expected message and carry modulus {expected}, got {moduli}")
     unpacked, packed = parameters.message_modulus - 1, parameters.plaintext_modulus - 1
-    if blocks.degree not in {unpacked, packed}:
-        raise WireError(name, f"expected degree {unpacked} or {packed} (packed), got {blocks.degree}")
-    requires_casting = not isinstance(blocks.expansion_kind, NoCasting)
-    if isinstance(blocks.expansion_kind, NoCasting) and blocks.expansion_kind.kind is not PBSOrder.KEYSWITCH_BOOTSTRAP:
+    if piece.degree not in {unpacked, packed}:
+        raise WireError(name, f"expected degree {unpacked} or {packed} (packed), got {piece.degree}")
+    kind = piece.expansion_kind
+    if isinstance(kind, NoCasting) and kind.kind is not PBSOrder.KEYSWITCH_BOOTSTRAP:
         raise WireError(name, "expected the standard atomic pattern, keyswitch then bootstrap")
-    dimension = parameters.compact_lwe_dimension if requires_casting else parameters.big_lwe_dimension
-    if blocks.ct_list.lwe_size != dimension + 1:
-        raise WireError(name, f"expected LWE dimension {dimension}, got {blocks.ct_list.lwe_size - 1}")
-    if not blocks.ct_list.ciphertext_modulus.is_native():
-        raise WireError(name, f"expected the modulus 2^64, got {blocks.ct_list.ciphertext_modulus}")
-    if blocks.ct_list.lwe_ciphertext_count > MAX_CIPHERTEXTS:
-        raise WireError(
-            name, f"expected at most {MAX_CIPHERTEXTS} ciphertexts, got {blocks.ct_list.lwe_ciphertext_count}"
-        )
-    values = _values(info, parameters)
-    total = values[-1].first_block + values[-1].blocks if values else 0
-    is_packed = blocks.degree == packed
-    expected_count = -(-total // 2) if is_packed else total
-    if blocks.ct_list.lwe_ciphertext_count != expected_count:
-        got = blocks.ct_list.lwe_ciphertext_count
-        raise WireError(name, f"expected {expected_count} ciphertexts for {total} blocks, got {got}")
-    return CompactList(values, is_packed, requires_casting, _lwe_ciphertexts(blocks.ct_list), value.tag)
+    dimension = parameters.big_lwe_dimension if isinstance(kind, NoCasting) else parameters.compact_lwe_dimension
+    if piece.ct_list.lwe_size != dimension + 1:
+        raise WireError(name, f"expected LWE dimension {dimension}, got {piece.ct_list.lwe_size - 1}")
+    if not piece.ct_list.ciphertext_modulus.is_native():
+        raise WireError(name, f"expected the modulus 2^64, got {piece.ct_list.ciphertext_modulus}")
+    if piece.ct_list.lwe_ciphertext_count > MAX_CIPHERTEXTS:
+        count = piece.ct_list.lwe_ciphertext_count
+        raise WireError(name, f"expected at most {MAX_CIPHERTEXTS} ciphertexts, got {count}")
 
 
 def expand_compact_list(

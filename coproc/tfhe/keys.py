@@ -32,3 +32,5 @@ class EvaluationKey:
     """Shape ``(k*N, ks_level, n+1)``: big key to small key."""
     bootstrap_key: NDArray[np.uint64]
     """Shape ``(n, pbs_level, k+1, k+1, N)``."""
+    casting_dimension: int = 0
+    """Dimension of the compact key that the server key can cast from; 0: it cannot."""

@@ -15,7 +15,7 @@ from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2, ClassicParameters, Modulus
 from coproc.tfhe.seeded import expand
 from coproc.tfhe.wire import WireError, read_object
 from coproc.tfhe.wire.core import EncryptionKeyChoice, PBSOrder
-from coproc.tfhe.wire.parameters import CenteredMeanModulusSwitch, StandardModulusSwitch
+from coproc.tfhe.wire.parameters import CenteredMeanModulusSwitch, StandardModulusSwitch, StandardPattern
 from coproc.tfhe.wire.server_keys import CompressedClassicBootstrapKey, CompressedServerKey, CompressedStandardServerKey
 
 if TYPE_CHECKING:
@@ -37,18 +37,25 @@ class ServerKeyFacts:
 
     parameters: ClassicParameters
     tag: bytes
-    has_casting_key: bool
-    """Whether compact lists can be cast to the compute key."""
+    casting_dimension: int
+    """Dimension of the compact key whose lists can be cast to the compute key; 0: none can."""
+
+    @property
+    def has_casting_key(self) -> bool:
+        """Whether compact lists can be cast to the compute key."""
+        return self.casting_dimension > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CastingKey:
-    """Keyswitch key from the dedicated compact key to the small compute key."""
+    """Keyswitch key from the dedicated compact key to the compute key, the small or the big one."""
 
     base_log: int
     level: int
     keyswitch_key: NDArray[np.uint64]
-    """Shape ``(compact dimension, level, n+1)``, finest level first."""
+    """Shape ``(compact dimension, level, n+1)``, finest level first; ``k*N+1`` instead of ``n+1`` for the big key."""
+    destination_is_big: bool = False
+    """Whether it casts to the big key, so that an ordinary keyswitch and bootstrap follow."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +79,7 @@ def read_server_key_facts(data: bytes) -> ServerKeyFacts:
         WireError: as ``load_server_key``.
     """
     parsed = _parse(data)
-    return ServerKeyFacts(parsed.parameters, parsed.tag, parsed.casting is not None)
+    return ServerKeyFacts(parsed.parameters, parsed.tag, _casting_dimension(parsed.casting))
 
 
 def load_server_key(data: bytes) -> EvaluationKey:
@@ -94,7 +101,14 @@ def load_server_key(data: bytes) -> EvaluationKey:
     bootstrap_key = bootstrap_key.reshape(n, parameters.pbs_level, k + 1, k + 1, size)
     keyswitch_key.flags.writeable = False
     bootstrap_key.flags.writeable = False
-    return EvaluationKey(hashlib.sha256(data).digest(), parameters, parsed.tag, keyswitch_key, bootstrap_key)
+    return EvaluationKey(
+        hashlib.sha256(data).digest(),
+        parameters,
+        parsed.tag,
+        keyswitch_key,
+        bootstrap_key,
+        _casting_dimension(parsed.casting),
+    )
 
 
 def load_casting_key(data: bytes) -> CastingKey:
@@ -108,16 +122,11 @@ def load_casting_key(data: bytes) -> CastingKey:
         raise WireError("CompressedServerKey", "expected a key that casts compact lists, got none")
     casting = parsed.casting
     key = casting.key_switching_key
-    if casting.destination_key is not EncryptionKeyChoice.SMALL or casting.cast_rshift:
-        raise WireError("CompressedKeySwitchingKeyMaterial", "expected a cast to the small key without a shift")
-    n = parsed.parameters.lwe_dimension
-    _check_native("CompressedKeySwitchingKeyMaterial", key.ciphertext_modulus)
-    if key.output_lwe_size != n + 1:
-        raise WireError("CompressedKeySwitchingKeyMaterial", f"expected output size {n + 1}, got {key.output_lwe_size}")
-    _check_size("CompressedKeySwitchingKeyMaterial", key.data.size * (n + 1))
+    is_big = casting.destination_key is EncryptionKeyChoice.BIG
+    n = parsed.parameters.big_lwe_dimension if is_big else parsed.parameters.lwe_dimension
     words = expand(key.compression_seed, key.data.reshape(-1, 1), n).reshape(-1, key.decomp_level_count, n + 1)
     words.flags.writeable = False
-    return CastingKey(key.decomp_base_log, key.decomp_level_count, words)
+    return CastingKey(key.decomp_base_log, key.decomp_level_count, words, is_big)
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -145,7 +154,6 @@ def _parse(data: bytes) -> _Parsed:
         raise WireError(name, f"expected message modulus 4, carry modulus 4 and maximal degree 12, got {got}")
     ggsw, keyswitch = bootstrap.bsk.ggsw_list, pattern.key_switching_key
     casting = value.integer_key.cpk_key_switching_key_material
-    compact = casting.key_switching_key if casting is not None else None
     parameters = _recognise(
         ClassicParameters(
             lwe_dimension=keyswitch.output_lwe_size - 1,
@@ -162,11 +170,13 @@ def _parse(data: bytes) -> _Parsed:
             max_noise_level=key.max_noise_level,
             log2_p_fail=0.0,
             modulus_switch=modulus_switch,
-            compact_lwe_dimension=compact.data.size // compact.decomp_level_count if compact is not None else 0,
+            compact_lwe_dimension=_casting_dimension(casting),
             compact_noise_bound_log2=0,
         )
     )
     _check_shapes(parameters, keyswitch, ggsw)
+    if casting is not None:
+        _check_casting(parameters, casting)
     return _Parsed(parameters, value.tag, keyswitch, ggsw, casting)
 
 
@@ -215,6 +225,31 @@ def _check_shapes(
         raise WireError("SeededLweBootstrapKey", f"expected {bodies} words, got {ggsw.data.size}")
     _check_size("SeededLweKeyswitchKey", keyswitch.data.size * (n + 1))
     _check_size("SeededLweBootstrapKey", ggsw.data.size * (k + 1))
+
+
+def _casting_dimension(casting: BlockCompressedKeySwitchingKey | None) -> int:
+    if casting is None:
+        return 0
+    return casting.key_switching_key.data.size // max(1, casting.key_switching_key.decomp_level_count)
+
+
+def _check_casting(parameters: ClassicParameters, casting: BlockCompressedKeySwitchingKey) -> None:
+    name, key = "CompressedKeySwitchingKeyMaterial", casting.key_switching_key
+    if casting.cast_rshift:
+        raise WireError(name, f"expected a cast without a shift, got {casting.cast_rshift}")
+    if not isinstance(casting.destination_atomic_pattern, StandardPattern):
+        raise WireError(name, "expected a cast to the standard atomic pattern")
+    is_big = casting.destination_key is EncryptionKeyChoice.BIG
+    n = parameters.big_lwe_dimension if is_big else parameters.lwe_dimension
+    _check_native(name, key.ciphertext_modulus)
+    if key.output_lwe_size != n + 1:
+        raise WireError(name, f"expected output size {n + 1}, got {key.output_lwe_size}")
+    base_log, level = key.decomp_base_log, key.decomp_level_count
+    if base_log < 1 or level < 1 or base_log * level > 64:
+        raise WireError(name, f"expected 1 to 64 bits of decomposition, got {level} levels of {base_log} bits")
+    if key.data.size == 0 or key.data.size % level:
+        raise WireError(name, f"expected {level} bodies for each word, got {key.data.size} in all")
+    _check_size(name, key.data.size * (n + 1))
 
 
 def _check_native(name: str, modulus: CiphertextModulus) -> None:

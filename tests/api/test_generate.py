@@ -21,7 +21,7 @@ def test_regenerating_gives_the_committed_files(tmp_path: Path) -> None:
 
 def test_operation_numbers_are_those_of_the_domain_plus_one() -> None:
     wire = {member.name: member.value - 1 for member in WireOperation if member.name != "UNSPECIFIED"}
-    assert wire == {member.name: member.value for member in Operation}
+    assert wire == {member.name: member.value for member in Operation if member is not Operation.VERIFY_INPUT}
 
 
 def test_every_state_of_the_domain_has_a_name_on_the_wire() -> None:

@@ -42,6 +42,7 @@ async def test_an_answer_says_who_is_down_and_why() -> None:
         "started": True,
         "ready": False,
         "draining": True,
+        "notices": [],
         "degraded": ["listener"],
         "actors": {
             "store": {"state": "running", "healthy": True, "restarts": 0, "error": None},

@@ -16,6 +16,7 @@ __all__ = (
     "GetStatusRequest",
     "GetStatusResponse",
     "HandleStatus",
+    "InputBinding",
     "KeyHeader",
     "Limits",
     "Operand",
@@ -32,6 +33,8 @@ __all__ = (
     "TrivialValue",
     "UploadCiphertextsRequest",
     "UploadCiphertextsResponse",
+    "UploadInputsRequest",
+    "UploadInputsResponse",
 )
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -359,6 +362,12 @@ class GetServerInfoResponse(betterproto2.Message):
     Port of the websocket that pushes results, 0 when it is off.
     """
 
+    input_proofs: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    What becomes of the proofs of uploaded lists: "verify" (proven lists are refused, as there is no verifier yet) or
+    "trust" (proofs are ignored).
+    """
+
 
 default_message_pool.register_message("coproc.v1", "GetServerInfoResponse", GetServerInfoResponse)
 
@@ -403,6 +412,30 @@ class HandleStatus(betterproto2.Message):
 
 
 default_message_pool.register_message("coproc.v1", "HandleStatus", HandleStatus)
+
+
+@dataclass(eq=False, repr=False)
+class InputBinding(betterproto2.Message):
+    """
+    For whom inputs were encrypted, as fhevm binds them.
+    """
+
+    contract_address: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    Addresses of 20 bytes: the contract that will use the inputs, who encrypted them, the chain's ACL contract.
+    """
+
+    user_address: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    acl_address: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+    chain_id: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    From 1 to 2^64 - 1.
+    """
+
+
+default_message_pool.register_message("coproc.v1", "InputBinding", InputBinding)
 
 
 @dataclass(eq=False, repr=False)
@@ -600,6 +633,47 @@ class UploadCiphertextsResponse(betterproto2.Message):
 default_message_pool.register_message("coproc.v1", "UploadCiphertextsResponse", UploadCiphertextsResponse)
 
 
+@dataclass(eq=False, repr=False)
+class UploadInputsRequest(betterproto2.Message):
+    key_id: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    ciphertext_list: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    safe_serialize of CompactCiphertextList (packed or not) or ProvenCompactCiphertextList: 1 to 255 integers and
+    booleans of types that handles know.
+    """
+
+    binding: "InputBinding | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Absent: inputs of no chain. Their handles are derived with an ACL address and chain id of 0.
+    """
+
+
+default_message_pool.register_message("coproc.v1", "UploadInputsRequest", UploadInputsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class UploadInputsResponse(betterproto2.Message):
+    handles: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    One for every value, in order: keccak("ZK-w_hdl" | keccak("ZK-w_rct" | list) | index | ACL | chain id as 32 bytes)
+    cut to 21 bytes, index, chain id (8 bytes), type, version.
+    """
+
+    transaction_id: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    Names this list for this binding in GetStatus and subscriptions: 32 bytes.
+    """
+
+    accepted: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    How many values were not known before.
+    """
+
+
+default_message_pool.register_message("coproc.v1", "UploadInputsResponse", UploadInputsResponse)
+
+
 class CoprocessorServiceStub(betterproto2_grpclib.ServiceStub):
     async def get_server_info(
         self,
@@ -661,6 +735,29 @@ class CoprocessorServiceStub(betterproto2_grpclib.ServiceStub):
             "/coproc.v1.CoprocessorService/UploadCiphertexts",
             message,
             UploadCiphertextsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def upload_inputs(
+        self,
+        message: "UploadInputsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "UploadInputsResponse":
+        """
+        Upload values encrypted together under a compact public key, as dapps do. The server takes them apart; each value
+        is then a computation of the transaction that the response names, and can be used, awaited and fetched by its
+        handle. Idempotent by the bytes of the list and the binding.
+        """
+
+        return await self._unary_unary(
+            "/coproc.v1.CoprocessorService/UploadInputs",
+            message,
+            UploadInputsResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -797,6 +894,15 @@ class CoprocessorServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def upload_inputs(self, message: "UploadInputsRequest") -> "UploadInputsResponse":
+        """
+        Upload values encrypted together under a compact public key, as dapps do. The server takes them apart; each value
+        is then a computation of the transaction that the response names, and can be used, awaited and fetched by its
+        handle. Idempotent by the bytes of the list and the binding.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def trivial_encrypt(self, message: "TrivialEncryptRequest") -> "TrivialEncryptResponse":
         """
         Make noiseless ciphertexts of public values.
@@ -855,6 +961,14 @@ class CoprocessorServiceBase(betterproto2_grpclib.ServiceBase):
         request = await stream.recv_message()
         assert request is not None
         response = await self.upload_ciphertexts(request)
+        await stream.send_message(response)
+
+    async def __rpc_upload_inputs(
+        self, stream: "grpclib.server.Stream[UploadInputsRequest, UploadInputsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.upload_inputs(request)
         await stream.send_message(response)
 
     async def __rpc_trivial_encrypt(
@@ -920,6 +1034,12 @@ class CoprocessorServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 UploadCiphertextsRequest,
                 UploadCiphertextsResponse,
+            ),
+            "/coproc.v1.CoprocessorService/UploadInputs": grpclib.const.Handler(
+                self.__rpc_upload_inputs,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                UploadInputsRequest,
+                UploadInputsResponse,
             ),
             "/coproc.v1.CoprocessorService/TrivialEncrypt": grpclib.const.Handler(
                 self.__rpc_trivial_encrypt,
