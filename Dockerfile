@@ -1,24 +1,39 @@
-# One image for every role. Build: docker build -t coproc .
-# The GPU variant: docker build --build-arg EXTRAS="--extra gpu" -t coproc:gpu .
+# syntax=docker/dockerfile:1
+# One image for every role, in two variants:
+#   docker build --target cpu -t coproc:0.1.0 .
+#   docker build --target gpu -t coproc:0.1.0-gpu .
+# Everything comes from uv.lock. The image holds no compiler, no package manager but Debian's own, and no test code.
 FROM python:3.12-slim-bookworm AS build
-ARG EXTRAS=""
-ENV UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
-RUN pip install --no-cache-dir "uv>=0.9,<1"
+ENV UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
+RUN pip install --no-cache-dir "uv==0.13.9"
 WORKDIR /app
+# Dependencies first: they change less often than the code.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --no-install-project ${EXTRAS}
+RUN uv sync --frozen --no-dev --no-install-project
 COPY coproc coproc
 COPY nurseries nurseries
 COPY gpu_kernels gpu_kernels
-RUN uv sync --frozen --no-dev --no-editable ${EXTRAS}
+RUN uv sync --frozen --no-dev --no-editable
 
-FROM python:3.12-slim-bookworm
+FROM build AS build-gpu
+RUN uv sync --frozen --no-dev --no-editable --extra gpu
+
+FROM python:3.12-slim-bookworm AS base
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin coproc
-COPY --from=build /app/.venv /app/.venv
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
-USER 10001
-# gRPC, websocket results, health
-EXPOSE 50051 50052 8080
-# An external Postgres is expected: COPROC_DATABASE_URL=postgresql://...
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 COPROC_HOST=0.0.0.0
+# gRPC, websocket of results, health and metrics
+EXPOSE 50051 50052 50053
+STOPSIGNAL SIGTERM
+# A Postgres is expected: COPROC_DATABASE_URL=postgresql://...
 ENTRYPOINT ["coproc"]
-CMD ["serve", "--host", "0.0.0.0"]
+CMD ["serve"]
+
+# CUDA's libraries come as wheels (locked with the rest); the driver comes from the node.
+FROM base AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=build-gpu /app/.venv /app/.venv
+USER 10001:10001
+
+FROM base AS cpu
+COPY --from=build /app/.venv /app/.venv
+USER 10001:10001
