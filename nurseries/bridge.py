@@ -204,9 +204,13 @@ class TrioClient:
         """Make ciphertexts of public values; returns how many were new."""
         return await _run_on(self._loop, self._client.trivial_encrypt, key_id, values)
 
-    async def submit(self, transaction: Transaction) -> int:
-        """Submit a graph; returns how many computations were new."""
-        return await _run_on(self._loop, self._client.submit, transaction)
+    async def submit(self, transaction: Transaction, seconds: float | None = None) -> int:
+        """Submit a graph, wanted within ``seconds``; returns how many computations were new."""
+        return await _run_on(self._loop, self._client.submit, transaction, seconds)
+
+    async def cancel(self, transaction_id: bytes) -> int:
+        """Cancel what is not done of a transaction; returns how many computations that were."""
+        return await _run_on(self._loop, self._client.cancel, transaction_id)
 
     async def status(self, handles: Sequence[Handle]) -> list[HandleState]:
         """Ask how handles are doing, in order."""

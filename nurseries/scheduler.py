@@ -42,6 +42,7 @@ from coproc.scheduling.model import (
     Start,
     State,
     Tick,
+    WorkEnded,
     WorkWaiting,
 )
 from coproc.store.base import GroupOutcome, Topic
@@ -72,6 +73,8 @@ SETTLE: Final = RetryPolicy(attempts=1_000, seconds=600.0, backoff=FullJitter(0.
 GIVE_BACK: Final = RetryPolicy(attempts=5, seconds=5.0, backoff=FullJitter(0.1, 1.0))
 """Groups that cannot be given back are taken over when their lease ends."""
 RESUBSCRIBE_SECONDS: Final = 1.0
+EXPIRE_SECONDS: Final = 0.5
+"""How often deadlines are looked at."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -161,6 +164,7 @@ class Scheduler:
             async with trio.open_nursery() as actions, trio.open_nursery() as ears:
                 ears.start_soon(self._listen)
                 ears.start_soon(self._await_drain)
+                ears.start_soon(self._expire)
                 task_status.started()
                 while not self._state.is_drained:
                     self._feed(actions, await self._next_event())
@@ -195,6 +199,8 @@ class Scheduler:
                     async for topic in wakeups:
                         if topic is Topic.WORK:
                             self._post_wakeup()
+                        elif topic is Topic.ENDED:
+                            self._post(WorkEnded())
             except RecoverableError as error:
                 log.warning("no wake-ups", error=error.message)
             await trio.sleep(RESUBSCRIBE_SECONDS)
@@ -202,6 +208,16 @@ class Scheduler:
     def _post_wakeup(self) -> None:
         if not any(isinstance(event, WorkWaiting) for event in self._inbox):
             self._post(WorkWaiting())
+
+    async def _expire(self) -> None:
+        """Fail work whose deadline has passed, whoever holds it."""
+        while True:
+            try:
+                if ended := await self._store.expire():
+                    log.info("past their deadline", computations=ended)
+            except RecoverableError as error:
+                log.warning("deadlines not checked", **log_fields(error))
+            await trio.sleep(EXPIRE_SECONDS)
 
     async def _await_drain(self) -> None:
         await self._draining.wait()

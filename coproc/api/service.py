@@ -14,6 +14,7 @@ import trio
 from coproc.api import convert, inputs, validation
 from coproc.api.ciphertexts import check_ciphertexts, trivial_bytes, trivial_ciphertexts
 from coproc.api.generated.coproc.v1 import (
+    CancelTransactionResponse,
     GetServerInfoResponse,
     GetStatusResponse,
     SubmitComputationsResponse,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from coproc.api.generated.coproc.v1 import (
+        CancelTransactionRequest,
         FetchCiphertextsRequest,
         FetchCiphertextsResponse,
         GetServerInfoRequest,
@@ -186,6 +188,11 @@ class CoprocessorService:
             )
         if await self._store.count_open(limits.max_open_groups) >= limits.max_open_groups:
             raise Overloaded("the queue is full; try again later", limit="max_open_groups", retry_after=5.0)
+
+    async def cancel_transaction(self, request: CancelTransactionRequest) -> CancelTransactionResponse:
+        """Cancel what is not done of a transaction. Raises NotFound."""
+        transaction_id = validation.check_transaction_id(request.transaction_id)
+        return CancelTransactionResponse(cancelled=await self._store.cancel(transaction_id))
 
     async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
         """Say how handles, or all computations of a transaction, are doing."""

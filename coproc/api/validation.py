@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES: Final = 32
 MAX_TRANSACTION_ID_BYTES: Final = 64
+MAX_COMPUTE_MILLISECONDS: Final = 366 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,11 @@ def check_submission(request: SubmitComputationsRequest, limits: Limits) -> Subm
         _check_computation(computation, f"computations[{index}]", limits)
         for index, computation in enumerate(request.computations)
     ]
-    return Submission(key_id, transaction_id, order(computations, "computations"))
+    milliseconds = request.compute_milliseconds
+    if milliseconds > MAX_COMPUTE_MILLISECONDS:
+        raise InvalidInput("compute_milliseconds", f"must be at most {MAX_COMPUTE_MILLISECONDS}, got {milliseconds}")
+    seconds = milliseconds / 1000 if milliseconds else None
+    return Submission(key_id, transaction_id, order(computations, "computations"), seconds=seconds)
 
 
 def _check_computation(computation: WireComputation, field: str, limits: Limits) -> Computation:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from grpclib.const import Cardinality
 
 from coproc.api.generated.coproc.v1 import (
+    CancelTransactionRequest,
     CiphertextUpload,
     FetchCiphertextsRequest,
     GetServerInfoRequest,
@@ -187,10 +188,19 @@ class CoprocClient:
     async def _trivial_encrypt(self, request: TrivialEncryptRequest) -> int:
         return (await self._connection.unary(lambda stub: stub.trivial_encrypt(request))).stored
 
-    async def submit(self, transaction: Transaction) -> int:
-        """Submit a graph; returns how many computations were new. When it returns, nothing is lost any more."""
+    async def submit(self, transaction: Transaction, seconds: float | None = None) -> int:
+        """Submit a graph; returns how many computations were new. When it returns, nothing is lost any more.
+
+        What is not done within ``seconds`` fails with the rule ``DEADLINE_EXCEEDED``.
+        """
         request = transaction.request()
+        request.compute_milliseconds = 0 if seconds is None else max(1, round(seconds * 1000))
         return (await self._connection.unary(lambda stub: stub.submit_computations(request))).accepted
+
+    async def cancel(self, transaction_id: bytes) -> int:
+        """Cancel what is not done of a transaction; returns how many computations that were. Raises NotFound."""
+        request = CancelTransactionRequest(transaction_id=transaction_id)
+        return (await self._connection.unary(lambda stub: stub.cancel_transaction(request))).cancelled
 
     async def status(self, handles: Sequence[Handle]) -> list[HandleState]:
         """Ask how handles are doing, in order."""

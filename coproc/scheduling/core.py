@@ -39,6 +39,7 @@ from coproc.scheduling.model import (
     Start,
     State,
     Tick,
+    WorkEnded,
     WorkWaiting,
 )
 from coproc.store.base import Failure
@@ -103,6 +104,9 @@ def _react(  # noqa: C901, PLR0911 - one case an event
             return state.with_held(groups), ()
         case JobFailed():
             return _job_failed(state, event, now, chance)
+        case WorkEnded():
+            # A renewal tells what is still held; one that is under way may have looked too early.
+            return replace(state, renew_due=now, recheck=state.renewing), ()
         case Settled():
             return _drop(state, [event.group_id]), ()
         case Drain():
@@ -146,7 +150,8 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
 def _renewed(state: State, lost: frozenset[int], now: float) -> tuple[State, tuple[Action, ...]]:
     """Forget groups that another worker took over; a job without any group left is not worth its time."""
     before = state.jobs
-    state = replace(state, renewing=False, renew_due=now + state.policy.renew_seconds)
+    renew_due = now if state.recheck else now + state.policy.renew_seconds
+    state = replace(state, renewing=False, renew_due=renew_due, recheck=False)
     state = _drop(state, [number for number in lost if number in state.held and not state.held[number].settling])
     return state, tuple(Cancel(job) for job in sorted(before - state.jobs))
 

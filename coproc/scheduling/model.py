@@ -118,6 +118,11 @@ class JobFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkEnded:
+    """Some leases may have been taken back, because the work is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """A group's outcome was stored, or its lease was lost."""
 
@@ -143,6 +148,7 @@ Event: TypeAlias = (
     | RenewFailed
     | Computed
     | JobFailed
+    | WorkEnded
     | Settled
     | Drain
     | HandBack
@@ -244,6 +250,8 @@ class State:
     """A suspect is about: claim one group at a time."""
     renew_due: float = NEVER
     renewing: bool = False
+    recheck: bool = False
+    """Renew again as soon as the renewal under way is back."""
     served: Mapping[bytes, float] = field(default_factory=lambda: MappingProxyType({}))
     """Cost charged to each tenant, on the scale of ``virtual_time``."""
     virtual_time: float = 0.0

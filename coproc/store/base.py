@@ -69,6 +69,10 @@ class Submission:
     transaction_id: bytes
     computations: tuple[Computation, ...]
     """In an order in which producers come before consumers."""
+    tenant: str | None = None
+    """Who asks, where callers are told apart."""
+    seconds: float | None = None
+    """How long new work is wanted; what is not done by then fails with ``DEADLINE_EXCEEDED``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class WorkGroup:
     """Outputs to materialise: allowed ones and those that other groups need."""
     attempts: int
     """How often it has been claimed before."""
+    tenant: str | None = None
     unreadable: Mapping[Handle, Failure] = field(default_factory=dict["Handle", "Failure"])
     """Outputs whose stored definition makes no sense (a damaged row): they fail, and nothing else does."""
 
@@ -136,6 +141,8 @@ class Topic(IntEnum):
 
     WORK = 0
     RESULTS = 1
+    ENDED = 2
+    """Work under lease was taken back: it is not wanted any more."""
 
 
 class Store(Protocol):
@@ -177,6 +184,18 @@ class Store(Protocol):
         unstored output of an earlier computation makes that output wanted (its group runs again if it was done).
         An input that has failed makes the consumers fail at once. Returns how many computations were new.
         """
+        ...
+
+    async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
+        """Fail what is not done of a transaction with ``CANCELLED``, and take it back from whoever computes it.
+
+        What another transaction asks for too, or needs, goes on. ``tenant`` limits this to what that tenant asked for.
+        Returns how many computations were cancelled. Raises NotFound for an unknown transaction.
+        """
+        ...
+
+    async def expire(self) -> int:
+        """Fail what is not done of groups whose deadline has passed; returns how many computations that were."""
         ...
 
     async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:

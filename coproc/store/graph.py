@@ -98,7 +98,7 @@ _GROUPS_AROUND: Final = """
     where i.input = any(%(handles)s)
 """
 _CLAIM: Final = f"""
-    select group_id, key_id, transaction_id, attempts from work_groups
+    select group_id, key_id, transaction_id, attempts, tenant from work_groups
     where state in ({State.READY:d}, {State.COMPUTING:d})
       and (state = {State.READY:d} or lease_until <= clock_timestamp())
     order by group_id limit %s for update skip locked
@@ -209,9 +209,17 @@ async def add_groups(
     if not groups:
         return []
     cursor = await connection.execute(
-        "insert into work_groups (key_id, transaction_id, state)"
-        " select %s, %s, %s from generate_series(1, %s) returning group_id",
-        [submission.key_id, submission.transaction_id, State.WAITING.value, len(groups)],
+        "insert into work_groups (key_id, transaction_id, state, tenant, deadline)"
+        " select %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s)"
+        " from generate_series(1, %s) returning group_id",
+        [
+            submission.key_id,
+            submission.transaction_id,
+            State.WAITING.value,
+            submission.tenant,
+            submission.seconds,
+            len(groups),
+        ],
     )
     group_ids = sorted(group_id for (group_id,) in await cursor.fetchall())
     members = [
@@ -269,7 +277,8 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
             tuple(computations[group_id]),
             frozenset(wanted[group_id]),
             attempts,
+            tenant,
             unreadable[group_id],
         )
-        for group_id, key_id, transaction_id, attempts in claimed
+        for group_id, key_id, transaction_id, attempts, tenant in claimed
     ]

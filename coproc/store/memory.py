@@ -6,6 +6,7 @@ and Postgres to them. Nothing survives the process. Leases run on Trio's clock, 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from coproc.store.base import (
     WorkGroup,
 )
 from coproc.store.rules import (
+    CANCELLED,
+    EXPIRED,
     check_outcome,
     check_same_definition,
     connected_groups,
@@ -31,6 +34,7 @@ from coproc.store.rules import (
     merge_uploads,
     redefined,
     unknown_key,
+    unknown_transaction,
     verified,
 )
 
@@ -68,6 +72,8 @@ class _Group:
     attempts: int = 0
     worker: str | None = None
     lease_ends: float = 0.0
+    tenant: str | None = None
+    deadline: float = math.inf
 
 
 class MemoryStore:
@@ -154,6 +160,47 @@ class MemoryStore:
         self._announce(batch)
         return len(new)
 
+    async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
+        """Cancel a transaction; see ``Store.cancel``."""
+        await trio.lowlevel.checkpoint()
+        if transaction_id not in self._transactions:
+            raise unknown_transaction(transaction_id)
+        mine = {
+            output
+            for output in self._transactions[transaction_id]
+            if tenant is None or self._entries[output].group.tenant == tenant
+        }
+        kept = [
+            output
+            for output in mine
+            if len(self._linked[output]) > 1 or any(reader not in mine for reader in self._consumers.get(output, ()))
+        ]
+        for output in kept:  # grows while it is walked
+            kept += [source for source in self._entries[output].computation.inputs if source in mine - set(kept)]
+        return self._end([output for output in mine - set(kept) if self._is_live(output)], CANCELLED)
+
+    async def expire(self) -> int:
+        """Fail what is late; see ``Store.expire``."""
+        await trio.lowlevel.checkpoint()
+        late = [group for group in self._groups.values() if group.deadline <= trio.current_time()]
+        for group in late:
+            group.deadline = math.inf
+        return self._end([output for group in late for output in self._live(group)], EXPIRED)
+
+    def _end(self, outputs: Sequence[Handle], failure: Failure) -> int:
+        """Fail outputs, pass it on, and take their groups back from whoever computes them."""
+        groups = {group.group_id: group for output in outputs for group in [self._entries[output].group]}
+        for output in outputs:
+            self._entries[output].failure = failure
+        failed = self._spread(outputs)
+        for group in groups.values():
+            if group.state is State.COMPUTING:
+                group.state, group.worker, group.attempts = State.READY, None, group.attempts - 1
+                self._wake(Topic.ENDED)
+        self._settle(groups | self._readers(failed))
+        self._announce(failed)
+        return len(outputs)
+
     async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:
         """Status by handle."""
         await trio.lowlevel.checkpoint()
@@ -193,6 +240,7 @@ class MemoryStore:
                     tuple(self._entries[output].computation for output in self._live(group)),
                     group.asked,
                     group.attempts,
+                    group.tenant,
                 ),
             )
             group.attempts += 1
@@ -307,6 +355,9 @@ class MemoryStore:
     def _add_group(self, submission: Submission, members: tuple[Computation, ...]) -> _Group:
         outputs = tuple(computation.output for computation in members)
         group = _Group(len(self._groups) + 1, submission.key_id, submission.transaction_id, outputs)
+        group.tenant = submission.tenant
+        if submission.seconds is not None:
+            group.deadline = trio.current_time() + submission.seconds
         self._groups[group.group_id] = group
         for computation in members:
             self._entries[computation.output] = _Entry(computation, group)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from coproc.errors import RecoverableError
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
-from coproc.store import blobs, graph
+from coproc.store import blobs, ending, graph
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
 from coproc.store.faults import is_conflict
 from coproc.store.operands import decode_operands
 from coproc.store.rules import (
+    CANCELLED,
+    EXPIRED,
     check_outcome,
     check_same_definition,
     connected_groups,
@@ -23,6 +25,7 @@ from coproc.store.rules import (
     merge_uploads,
     redefined,
     unknown_key,
+    unknown_transaction,
 )
 from coproc.store.wakeups import Listener
 
@@ -137,6 +140,23 @@ class PostgresStore:
             return len(new)
 
         return await self._atomically(work)
+
+    async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
+        """Cancel a transaction; see ``Store.cancel``."""
+
+        async def work(connection: TrioConnection) -> int:
+            cursor = await connection.execute(
+                "select from transaction_outputs where transaction_id = %s limit 1", [transaction_id]
+            )
+            if await cursor.fetchone() is None:
+                raise unknown_transaction(transaction_id)
+            return await ending.cancel(connection, transaction_id, tenant, CANCELLED)
+
+        return await self._atomically(work)
+
+    async def expire(self) -> int:
+        """Fail what is late; see ``Store.expire``."""
+        return await self._atomically(lambda connection: ending.expire(connection, EXPIRED))
 
     async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:
         """Status by handle."""

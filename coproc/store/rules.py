@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INPUT_FAILED: Final = "INPUT_FAILED"
 """The ``Failure.rule`` of a computation that failed only because an input did."""
+CANCELLED: Final = Failure("CANCELLED", "the caller cancelled the transaction")
+EXPIRED: Final = Failure("DEADLINE_EXCEEDED", "not done by the deadline that the caller had set")
 ATTEMPTS_EXHAUSTED: Final = "ATTEMPTS_EXHAUSTED"
 """The ``Failure.rule`` of a computation that was tried as often as allowed."""
 MAX_REASON: Final = 1024
@@ -80,6 +82,11 @@ def redefined(handle: Handle, field: str = "output") -> InvalidInput:
 def unknown_key(key_id: bytes) -> NotFound:
     """Build the error for a key that was never registered."""
     return NotFound("no such key", key_id=key_id.hex())
+
+
+def unknown_transaction(transaction_id: bytes) -> NotFound:
+    """Build the error for a transaction that nobody submitted."""
+    return NotFound(f"transaction {transaction_id.hex()} is not known", transaction_id=transaction_id.hex())
 
 
 def connected_groups(computations: Iterable[Computation]) -> list[tuple[Computation, ...]]:

@@ -77,7 +77,7 @@ class _Line:
         try:
             async with aclosing(self.connection.notifies(stop_after=1)) as notifications:
                 async for notification in notifications:
-                    if notification.payload in ("0", "1"):
+                    if notification.payload in ("0", "1", "2"):
                         for member in self.members:
                             member.waiting[Topic(int(notification.payload))] = None
         except psycopg.OperationalError:

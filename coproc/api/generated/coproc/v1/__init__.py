@@ -4,6 +4,8 @@
 # This file has been @generated
 
 __all__ = (
+    "CancelTransactionRequest",
+    "CancelTransactionResponse",
     "CiphertextUpload",
     "Computation",
     "CoprocessorServiceBase",
@@ -240,6 +242,25 @@ class State(betterproto2.Enum):
             "STATE_COMPLETED": 5,
             "STATE_FAILED": 6,
         }
+
+
+@dataclass(eq=False, repr=False)
+class CancelTransactionRequest(betterproto2.Message):
+    transaction_id: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+
+default_message_pool.register_message("coproc.v1", "CancelTransactionRequest", CancelTransactionRequest)
+
+
+@dataclass(eq=False, repr=False)
+class CancelTransactionResponse(betterproto2.Message):
+    cancelled: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    How many computations were cancelled.
+    """
+
+
+default_message_pool.register_message("coproc.v1", "CancelTransactionResponse", CancelTransactionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -566,6 +587,12 @@ class SubmitComputationsRequest(betterproto2.Message):
 
     computations: "list[Computation]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
+    compute_milliseconds: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    How long the results are wanted, from acceptance on; 0 for ever. What is not done by then fails with the rule
+    DEADLINE_EXCEEDED. (The deadline of the call itself only bounds the submission.)
+    """
+
 
 default_message_pool.register_message("coproc.v1", "SubmitComputationsRequest", SubmitComputationsRequest)
 
@@ -805,6 +832,27 @@ class CoprocessorServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def cancel_transaction(
+        self,
+        message: "CancelTransactionRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "CancelTransactionResponse":
+        """
+        Cancel what is not done of a transaction. It fails with the rule CANCELLED; what other transactions need goes on.
+        """
+
+        return await self._unary_unary(
+            "/coproc.v1.CoprocessorService/CancelTransaction",
+            message,
+            CancelTransactionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def get_status(
         self,
         message: "GetStatusRequest",
@@ -917,6 +965,13 @@ class CoprocessorServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def cancel_transaction(self, message: "CancelTransactionRequest") -> "CancelTransactionResponse":
+        """
+        Cancel what is not done of a transaction. It fails with the rule CANCELLED; what other transactions need goes on.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def get_status(self, message: "GetStatusRequest") -> "GetStatusResponse":
         """
         State of handles or of a whole transaction.
@@ -987,6 +1042,14 @@ class CoprocessorServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.submit_computations(request)
         await stream.send_message(response)
 
+    async def __rpc_cancel_transaction(
+        self, stream: "grpclib.server.Stream[CancelTransactionRequest, CancelTransactionResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.cancel_transaction(request)
+        await stream.send_message(response)
+
     async def __rpc_get_status(self, stream: "grpclib.server.Stream[GetStatusRequest, GetStatusResponse]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -1052,6 +1115,12 @@ class CoprocessorServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SubmitComputationsRequest,
                 SubmitComputationsResponse,
+            ),
+            "/coproc.v1.CoprocessorService/CancelTransaction": grpclib.const.Handler(
+                self.__rpc_cancel_transaction,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                CancelTransactionRequest,
+                CancelTransactionResponse,
             ),
             "/coproc.v1.CoprocessorService/GetStatus": grpclib.const.Handler(
                 self.__rpc_get_status,
