@@ -23,7 +23,7 @@ LOCK: Final = 0x636F_7072_6F63_0001
 """Key of the advisory lock ("coproc", 1)."""
 
 
-OLDEST_SCHEMA: Final = 1
+OLDEST_SCHEMA: Final = 3
 """The migration of the release before: this version's code works on its schema, too, so that a rollout and the
 migration may come in any order. A release raises it to what the release before shipped, never further."""
 
