@@ -2,8 +2,8 @@
 # One image for every role, in two variants:
 #   docker build --target cpu -t coproc:0.1.0 .
 #   docker build --target gpu -t coproc:0.1.0-gpu .
-# Everything comes from uv.lock. The image holds no compiler, no package manager but Debian's own, and no test code.
-FROM python:3.12-slim-bookworm AS build
+# Python 3.11 is what all tests run on. Everything comes from uv.lock. No compiler, no uv and no tests get in.
+FROM python:3.11-slim-bookworm AS build
 ENV UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
 RUN pip install --no-cache-dir "uv==0.13.9"
 WORKDIR /app
@@ -18,7 +18,7 @@ RUN uv sync --frozen --no-dev --no-editable
 FROM build AS build-gpu
 RUN uv sync --frozen --no-dev --no-editable --extra gpu
 
-FROM python:3.12-slim-bookworm AS base
+FROM python:3.11-slim-bookworm AS base
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin coproc
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 COPROC_HOST=0.0.0.0
 # gRPC, websocket of results, health and metrics
@@ -28,7 +28,7 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["coproc"]
 CMD ["serve"]
 
-# CUDA's libraries come as wheels (locked with the rest); the driver comes from the node.
+# The driver comes from the node.
 FROM base AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-gpu /app/.venv /app/.venv

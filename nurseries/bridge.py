@@ -6,11 +6,14 @@ directions. Handlers run as Trio tasks and see client cancellation and deadlines
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar, cast
 
+import grpclib.utils
 import structlog
 import trio
 import trio_asyncio
@@ -23,7 +26,6 @@ from coproc.client import CoprocClient
 from coproc.errors import InvalidInput
 
 if TYPE_CHECKING:
-    import asyncio
     import ssl
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextvars import ContextVar
@@ -49,6 +51,13 @@ CLOSE_SECONDS: Final = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+if sys.version_info >= (3, 12):
+    # Since 3.12 this is written in C, which does not see the loop that trio-asyncio puts in place; the same function in
+    # Python does, for every loop.
+    _in_python = vars(asyncio.tasks)["_py_current_task"]
+    asyncio.current_task = asyncio.tasks.current_task = _in_python
+    vars(grpclib.utils)["_current_task"] = _in_python
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -41,6 +41,7 @@ from typing import (
 )
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coproc.tfhe.wire.codec import U128_WORDS, Array, Boolean, ByteString, Codec, Float, Integer
 from coproc.tfhe.wire.compound import (
@@ -157,6 +158,8 @@ def scalar(name: str, *, at_least: int = 0, at_most: int | None = None) -> Codec
     return Versioned(name, 0, Integer(name, 8, at_least=at_least, at_most=at_most))
 
 
+_NDARRAY: Final[object] = get_origin(NDArray[np.uint8])
+"""``numpy.ndarray`` itself, or from numpy 2.5 (on Python 3.12) an alias of its own kind."""
 _compiled: dict[tuple[object, tuple[object, ...]], Codec] = {}
 
 
@@ -176,8 +179,8 @@ def codec_of(hint: object, bindings: Bindings | None = None) -> Codec:
         return _option(hint, bindings)
     if origin is tuple:
         return _tuple(get_args(hint), bindings)
-    if origin is np.ndarray:
-        element = get_args(get_args(hint)[1])[0]
+    if origin in {np.ndarray, _NDARRAY}:
+        element = get_args(hint)[0] if origin is not np.ndarray else get_args(get_args(hint)[1])[0]
         return Array(_ARRAY_DTYPES[bindings[element] if isinstance(element, TypeVar) else element])
     if hint in _PLAIN:
         return _PLAIN[hint]
