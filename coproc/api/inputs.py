@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from coproc.api.ciphertexts import kind_of
 from coproc.api.validation import check_digest
 from coproc.errors import InvalidInput
 from coproc.program.computation import Computation, Operation, Scalar
@@ -24,7 +25,6 @@ from coproc.program.inputs import (
 )
 from coproc.program.types import FheType
 from coproc.store.base import StoredCiphertext, Submission
-from coproc.tfhe.ciphertext import CiphertextKind
 from coproc.tfhe.compact_list import read_compact_list
 from coproc.tfhe.wire import WireError, read_name
 
@@ -36,17 +36,7 @@ if TYPE_CHECKING:
 
 FIELD: Final = "ciphertext_list"
 _PROVEN: Final = "ProvenCompactCiphertextList"
-_TYPES: Final = {
-    (
-        CiphertextKind.BOOL
-        if fhe_type is FheType.BOOL
-        else CiphertextKind.INT
-        if fhe_type.is_signed
-        else CiphertextKind.UINT,
-        fhe_type.bits,
-    ): fhe_type
-    for fhe_type in FheType
-}
+_TYPES: Final = {(kind_of(fhe_type), fhe_type.bits): fhe_type for fhe_type in FheType}
 
 
 class ProofPolicy(Enum):

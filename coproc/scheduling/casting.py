@@ -14,6 +14,8 @@ import numpy as np
 from coproc.circuits.casting import BOOLEAN, casting_circuit
 from coproc.errors import IrrecoverableError
 from coproc.program.computation import Operation, Scalar
+from coproc.program.types import handle_type
+from coproc.scheduling.batch import kind_of
 from coproc.scheduling.cache import Value
 from coproc.tfhe.ciphertext import CiphertextKind
 from coproc.tfhe.compact_list import read_compact_list
@@ -85,21 +87,33 @@ def prepare_castings(
     lists: dict[Handle, CompactList] = {}
     wanted: dict[bool, list[tuple[Handle, CompactList, int]]] = {True: [], False: []}
     for computation in castings:
-        source, index = computation.operands
-        if isinstance(source, Scalar) or not isinstance(index, Scalar):
-            raise TypeError("an input is taken out of a list by its index")
         try:
+            source, index = _operands(computation)
             if source not in lists:
                 lists[source] = read_stored_list(stored[source].data, facts)
-            number = int.from_bytes(index.value, "big")
-            if number >= len(lists[source].values):
-                raise ListUnusable(f"the list has {len(lists[source].values)} values, value {number} was asked for")
+            value = lists[source].values[index] if index < len(lists[source].values) else None
+            if value is None or (value.kind, value.bits) != _type_of(computation.output):
+                raise ListUnusable(f"value {index} of the list is not of the type that its handle says")
         except IrrecoverableError as error:
             errors[computation.output] = error
         else:
             found = lists[source]
-            wanted[found.requires_casting].append((computation.output, found, number))
+            wanted[found.requires_casting].append((computation.output, found, index))
     return tuple(_job(items, under) for under, items in wanted.items() if items), errors
+
+
+def _operands(computation: Computation) -> tuple[Handle, int]:
+    """Read which value of which list a computation takes."""
+    match computation.operands:
+        case (source, Scalar() as index) if not isinstance(source, Scalar):
+            return source, int.from_bytes(index.value, "big")
+        case _:
+            raise ListUnusable("an input is taken out of a list by its index")
+
+
+def _type_of(handle: Handle) -> tuple[CiphertextKind, int]:
+    fhe_type = handle_type(handle)
+    return kind_of(fhe_type), fhe_type.bits
 
 
 def read_stored_list(data: bytes, facts: KeyFacts) -> CompactList:

@@ -152,3 +152,48 @@ def test_bench_measures() -> None:
     rates = [row["pbs_per_second"] for row in json.loads(result.stdout)["results"]]
     assert len(rates) == 2
     assert min(rates) > 0
+
+
+@pytest.mark.parametrize("form", ["--packed", "--unpacked"])
+def test_values_under_the_public_key_are_uploaded_and_used(
+    keys: Path, tmp_path: Path, running_service: Service, form: str
+) -> None:
+    listed = tmp_path / "inputs.list"
+    values = ("euint8:40", "ebool:true", "eint16:-300")
+    made = run("encrypt-list", *values, "--public-key", keys / "public.key", "--out", listed, form)
+    assert made.exit_code == 0, made.output
+    server = f"127.0.0.1:{running_service.grpc_port}"
+    uploaded = run("upload", listed, "--server-key", keys / "server.key", "--server", server)
+    assert uploaded.exit_code == 0, uploaded.output
+    handles = [line.split()[0] for line in uploaded.output.splitlines()]
+    assert [line.split()[1] for line in uploaded.output.splitlines()] == ["euint8", "ebool", "eint16"]
+    program = {
+        "inputs": {
+            "a": {"type": "euint8", "handle": handles[0]},
+            "b": {"type": "ebool", "handle": handles[1]},
+            "c": {"type": "eint16", "handle": handles[2]},
+        },
+        "computations": [
+            {"name": "more", "operation": "add", "operands": ["a", 2]},
+            {"name": "chosen", "operation": "if_then_else", "operands": ["b", "more", "a"]},
+            {"name": "less", "operation": "sub", "operands": ["c", 1]},
+        ],
+        "outputs": ["chosen", "less"],
+    }
+    path = tmp_path / "program.json"
+    path.write_text(json.dumps(program), "utf-8")
+    result = run("submit", path, "--server-key", keys / "server.key", "--server", server, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert run("decrypt", tmp_path / "chosen.ct", "--key", keys / "client.key").output.strip() == "42"
+    assert run("decrypt", tmp_path / "less.ct", "--key", keys / "client.key").output.strip() == "-301"
+
+
+def test_bindings_are_whole_or_absent(keys: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "inputs.list"
+    assert run("encrypt-list", "ebool:false", "--public-key", keys / "public.key", "--out", listed).exit_code == 0
+    result = run("upload", listed, "--server-key", keys / "server.key", "--chain-id", "1")
+    assert result.exit_code == 2
+    assert "must be given together" in " ".join(result.output.split())
+    result = run("encrypt-list", "euint8", "--public-key", keys / "public.key", "--out", listed)
+    assert result.exit_code == 2
+    assert "must be TYPE:VALUE" in " ".join(result.output.split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -140,6 +142,10 @@ async def test_lists_with_proofs_are_refused_or_trusted(
             async with open_client("127.0.0.1", trusting_service.grpc_port) as client:
                 key_id = await client.register_key(keys.compressed_server_key)
                 assert (await client.server_info()).input_proofs == "trust"
+                notice = "input proofs are trusted, not verified"
+                with urllib.request.urlopen(f"{trusting_service.addresses.health}/readyz") as answer:  # noqa: ASYNC210, S310 - a local probe
+                    assert json.load(answer)["notices"] == [notice]
+                assert notice in trusting_service.log.read_text("utf-8")
                 uploaded = await client.upload_inputs(key_id, data, BINDING)
                 digest = list_hash(data)
                 assert uploaded.handles == tuple(
