@@ -115,16 +115,14 @@ class Evaluation:
         """
         parameters = prepared_key.parameters
         width = parameters.big_lwe_dimension + 1
-        if inputs.shape != (circuit.inputs, width) or inputs.dtype != np.uint64:
-            message = f"must be uint64 of shape {(circuit.inputs, width)}, got {inputs.dtype} of {inputs.shape}"
-            raise InvalidInput("inputs", message)
+        check_inputs(circuit, inputs, width)
         self._executor = executor
         self._key = prepared_key
         self._parameters = parameters
         self._circuit = circuit
         self._half_step_log2 = parameters.delta_log2 - HALF_STEP_BELOW_DELTA
         self._next_level = 0
-        self._slots, capacity = _assign_slots(circuit)
+        self._slots, capacity = assign_slots(circuit)
         self._ciphertexts = np.zeros((capacity, width), dtype=np.uint64)
         self._ciphertexts[self._slots[: circuit.inputs]] = inputs
 
@@ -159,6 +157,20 @@ class Evaluation:
             raise InvalidInput("level", f"{self.levels_left} levels have not run yet")
         return linear_combinations(self._circuit.outputs, self._ciphertexts, self._slots, self._half_step_log2)
 
+    def close(self) -> None:
+        """Nothing to give back: memory is the host's."""
+
+
+def check_inputs(circuit: Circuit, inputs: NDArray[np.uint64], width: int) -> None:
+    """Refuse inputs that are not uint64 of shape ``(circuit.inputs, width)``.
+
+    Raises:
+        InvalidInput: says what is expected.
+    """
+    if inputs.shape != (circuit.inputs, width) or inputs.dtype != np.uint64:
+        message = f"must be uint64 of shape {(circuit.inputs, width)}, got {inputs.dtype} of {inputs.shape}"
+        raise InvalidInput("inputs", message)
+
 
 def output_wires(level: Level, tables: Sequence[LookUpTable]) -> NDArray[np.int32]:
     """Return the wire of every output of a level, in the row order of ``Executor.bootstrap``."""
@@ -168,7 +180,7 @@ def output_wires(level: Level, tables: Sequence[LookUpTable]) -> NDArray[np.int3
     return np.repeat(level.first_wire, counts).astype(np.int32) + within
 
 
-def _assign_slots(circuit: Circuit) -> tuple[NDArray[np.int64], int]:
+def assign_slots(circuit: Circuit) -> tuple[NDArray[np.int64], int]:
     """Give every wire a storage slot such that wires whose lives overlap never share one.
 
     Returns the slot of every wire and the number of slots. The outputs of a level may take the slots of wires that

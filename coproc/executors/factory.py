@@ -13,7 +13,7 @@ from coproc.executors.reference import ReferenceExecutor
 if TYPE_CHECKING:
     from coproc.executors.base import Executor
 
-EXECUTOR_NAMES: Final = ("cpu", "reference", "concrete")
+EXECUTOR_NAMES: Final = ("cpu", "gpu", "emulated", "reference", "concrete")
 
 
 def create_executor(name: str, threads: int | None = None, *, isa: str | None = None) -> Executor:
@@ -21,7 +21,7 @@ def create_executor(name: str, threads: int | None = None, *, isa: str | None = 
 
     Args:
         name: one of ``EXECUTOR_NAMES``.
-        threads: worker threads, by default one for every core that this process may use; ``reference`` has one.
+        threads: worker threads, by default one for every core that this process may use; for ``cpu`` and ``concrete``.
         isa: for ``cpu`` alone, ``avx512``, ``avx2`` or ``baseline`` instead of the widest that this machine has.
 
     Raises:
@@ -42,4 +42,14 @@ def create_executor(name: str, threads: int | None = None, *, isa: str | None = 
         from coproc.executors.concrete import ConcreteExecutor  # noqa: PLC0415 - loads a foreign runtime
 
         return ConcreteExecutor(threads)
+    if name == "gpu":
+        from coproc.executors.gpu import DeviceExecutor  # noqa: PLC0415 - optional part
+        from coproc.executors.gpu.cuda import CudaDevice  # noqa: PLC0415
+
+        return DeviceExecutor("gpu", CudaDevice)
+    if name == "emulated":
+        from coproc.executors.gpu import DeviceExecutor  # noqa: PLC0415 - needs a compiler
+        from coproc.executors.gpu.emulation import EmulatedDevice  # noqa: PLC0415
+
+        return DeviceExecutor("emulated", EmulatedDevice)
     raise InvalidInput("executor", f"must be one of {', '.join(EXECUTOR_NAMES)}, got {name!r}")

@@ -11,7 +11,7 @@ import pytest
 from coproc.circuits.circuit import Circuit
 from coproc.errors import InvalidInput
 from coproc.executors import Evaluation, create_executor
-from coproc.executors.base import _assign_slots
+from coproc.executors.base import assign_slots
 from coproc.executors.factory import EXECUTOR_NAMES
 from tests.executors.circuits import CHAIN, chain_in_the_clear, forms, level, lookup
 
@@ -80,7 +80,7 @@ def test_wires_that_live_at_the_same_time_never_share_a_slot() -> None:
         levels=tuple(levels),
         outputs=forms(({wires - 1: 1, 3: 1}, 0)),
     )
-    slots, capacity = _assign_slots(circuit)
+    slots, capacity = assign_slots(circuit)
     assert capacity < wires
     holder: dict[int, int] = dict(zip(slots[:inputs].tolist(), range(inputs), strict=True))
     for number, current in enumerate(levels):
@@ -90,7 +90,7 @@ def test_wires_that_live_at_the_same_time_never_share_a_slot() -> None:
 
 
 def test_unknown_names_and_thread_counts_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="cpu, reference, concrete"):
+    with pytest.raises(InvalidInput, match="cpu, gpu, emulated, reference, concrete"):
         create_executor("abacus")
     with pytest.raises(InvalidInput, match="threads"):
         create_executor("cpu", threads=0)

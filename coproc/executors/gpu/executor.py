@@ -1,0 +1,297 @@
+"""The executor on a device: ciphertexts stay in its slab from a job's first level to its last.
+
+Decides what one level of several jobs becomes on the device. Which device it is, CuPy's or the emulation, it does not
+know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coproc.errors import InvalidInput
+from coproc.executors.base import assign_slots, check_inputs, output_wires
+from coproc.executors.gpu import kernels
+from coproc.executors.gpu.kernels import DeviceKey
+from coproc.executors.gpu.owner import Owner
+from coproc.executors.gpu.slab import Slots
+from coproc.executors.lwe import HALF_STEP_BELOW_DELTA, Extractions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from coproc.circuits.circuit import Circuit, LinearForms, LookUpTable
+    from coproc.executors.base import PreparedKey
+    from coproc.executors.gpu.device import Device, DeviceArray, DeviceLost
+    from coproc.tfhe.keys import EvaluationKey
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelWork:
+    """One level of one job, in rows of the slab."""
+
+    key: DeviceKey
+    forms: LinearForms
+    rows: NDArray[np.int32]
+    """Slab row of every term of the forms."""
+    form: NDArray[np.int32]
+    table: NDArray[np.int32]
+    tables: Sequence[LookUpTable]
+    targets: NDArray[np.int32]
+    """Slab row of every output, in the row order of ``Executor.bootstrap``."""
+
+
+def run_levels(device: Device, works: Sequence[LevelWork]) -> None:
+    """Run levels of jobs under one key as one, and wait for the device."""
+    key = works[0].key
+    counts = np.array([work.forms.count for work in works])
+    first_form = np.cumsum(counts) - counts
+    first_table = np.cumsum([0] + [len(work.tables) for work in works[:-1]])
+    pairs = list(zip(works, first_form, first_table, strict=True))
+    switched = switch_forms(
+        device,
+        key,
+        np.concatenate([[0], np.cumsum(np.concatenate([np.diff(work.forms.offsets) for work in works]))]),
+        np.concatenate([work.rows for work in works]),
+        np.concatenate([work.forms.coefficients for work in works]),
+        np.concatenate([work.forms.constants for work in works]),
+    )
+    kernels.bootstrap(
+        device,
+        key,
+        switched,
+        np.concatenate([work.form + first for work, first, _ in pairs]).astype(np.int32),
+        np.concatenate([work.table + first for work, _, first in pairs]).astype(np.int32),
+        [table for work in works for table in work.tables],
+        key.slab,
+        np.concatenate([work.targets for work in works]),
+    )
+    device.synchronize()
+
+
+def switch_forms(
+    device: Device,
+    key: DeviceKey,
+    offsets: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    coefficients: NDArray[np.int64],
+    constants: NDArray[np.int64],
+) -> DeviceArray:
+    """Linear forms, keyswitch and modulus switch in waves; returns uint16 ``(F, n+1)`` on the device."""
+    switched = device.empty((max(1, len(constants)), key.small_words), np.uint16)
+    bodies = constants.astype(np.uint64) << np.uint64(key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
+
+    def run(begin: int, end: int) -> None:
+        terms = slice(int(offsets[begin]), int(offsets[end]))
+        within = (offsets[begin : end + 1] - offsets[begin]).astype(np.int32)
+        big = kernels.linear_forms(device, key, within, rows[terms], coefficients[terms], bodies[begin:end])
+        kernels.modulus_switch(key, kernels.keyswitch(device, key, big), switched, begin)
+
+    kernels.in_waves(len(constants), run)
+    return switched
+
+
+class DeviceEvaluation:
+    """One run of a circuit on a device; see ``coproc.executors.base.Evaluation``, whose calls it has.
+
+    Its rows of the slab are given back by ``close``, in the device's own order: after whatever still runs there.
+    """
+
+    def __init__(self, executor: DeviceExecutor, key: DeviceKey, circuit: Circuit, inputs: NDArray[np.uint64]) -> None:
+        """Take rows and copy the inputs there.
+
+        Raises:
+            InvalidInput: the inputs do not have the right shape or type.
+            DeviceFailure: there is no room for this job now, or the device failed.
+        """
+        check_inputs(circuit, inputs, key.words)
+        self._executor, self._key, self._circuit = executor, key, circuit
+        self._next_level = 0
+        slots, capacity = assign_slots(circuit)
+
+        def begin(device: Device) -> NDArray[np.int32]:
+            rows = key.slots.take(capacity)
+            try:
+                if circuit.inputs:
+                    kernels.place(device, key, inputs, rows[slots[: circuit.inputs]])
+                    device.synchronize()
+            except BaseException:
+                key.slots.give_back(rows)
+                raise
+            return rows
+
+        self._rows: NDArray[np.int32] | None = executor.owner.submit(begin).result()
+        self._row_of_wire = self._rows[slots]
+
+    @property
+    def levels_left(self) -> int:
+        """Levels that have not run yet."""
+        return len(self._circuit.levels) - self._next_level
+
+    def begin_level(self) -> Future[None]:
+        """Start the next level; levels of other jobs under this key may join it.
+
+        Raises:
+            InvalidInput: no level is left.
+        """
+        if self.levels_left == 0:
+            raise InvalidInput("level", "every level of the circuit has run")
+        level, tables = self._circuit.levels[self._next_level], self._circuit.tables
+        self._next_level += 1
+        work = LevelWork(
+            key=self._key,
+            forms=level.forms,
+            rows=self._row_of_wire[level.forms.sources],
+            form=level.form,
+            table=level.table,
+            tables=tables,
+            targets=self._row_of_wire[output_wires(level, tables)],
+        )
+        return self._executor.owner.submit_level(work)
+
+    def run_level(self) -> None:
+        """Run the next level and wait for it."""
+        self.begin_level().result()
+
+    def begin_outputs(self) -> Future[NDArray[np.uint64]]:
+        """Start to compute and fetch the outputs, shape ``(O, N+1)``.
+
+        Raises:
+            InvalidInput: some level has not run yet.
+        """
+        if self.levels_left:
+            raise InvalidInput("level", f"{self.levels_left} levels have not run yet")
+        forms, key = self._circuit.outputs, self._key
+        rows = self._row_of_wire[forms.sources]
+        bodies = forms.constants.astype(np.uint64) << np.uint64(key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
+        result = np.empty((forms.count, key.words), dtype=np.uint64)
+
+        def fetch(device: Device) -> NDArray[np.uint64]:
+            def run(begin: int, end: int) -> None:
+                terms = slice(int(forms.offsets[begin]), int(forms.offsets[end]))
+                within = (forms.offsets[begin : end + 1] - forms.offsets[begin]).astype(np.int32)
+                part = (rows[terms], forms.coefficients[terms].astype(np.int64), bodies[begin:end])
+                device.download(kernels.linear_forms(device, key, within, *part), result[begin:end])
+
+            kernels.in_waves(forms.count, run)
+            return result
+
+        return self._executor.owner.submit(fetch)
+
+    def outputs(self) -> NDArray[np.uint64]:
+        """Return the outputs."""
+        return self.begin_outputs().result()
+
+    def close(self) -> None:
+        """Give the rows back once the device is done with them; returns at once, and may be called again."""
+        if self._rows is not None:
+            rows, self._rows = self._rows, None
+            self._executor.owner.submit(lambda _: self._key.slots.give_back(rows))
+
+
+class DeviceExecutor:
+    """Runs on one device through its owner's thread; see ``coproc.executors.base.Executor``."""
+
+    def __init__(self, name: str, open_device: Callable[[], Device]) -> None:
+        """Open the device, in a thread of its own that then keeps it.
+
+        Raises:
+            ExecutorUnavailable: there is no such device, or what it needs is missing.
+        """
+        self._name = name
+        self.owner: Owner[LevelWork] = Owner(open_device, run_levels, lambda a, b: a.key is b.key)
+
+    @property
+    def name(self) -> str:
+        """Short name."""
+        return self._name
+
+    @property
+    def device_name(self) -> str:
+        """Model of the device."""
+        return self.owner.device.name
+
+    @property
+    def lost(self) -> DeviceLost | None:
+        """Why the device cannot be used any more, if so."""
+        return self.owner.lost
+
+    def prepare(self, key: EvaluationKey) -> DeviceKey:
+        """Upload and transform a key.
+
+        Raises:
+            InvalidInput: the parameters are not supported.
+            DeviceFailure: the device has no room for it, or failed.
+        """
+        return self.owner.submit(lambda device: kernels.load_key(device, key, Slots)).result()
+
+    def evaluate(self, prepared: PreparedKey, circuit: Circuit, inputs: NDArray[np.uint64]) -> DeviceEvaluation:
+        """Begin a run that keeps its ciphertexts on the device."""
+        return DeviceEvaluation(self, _own(prepared), circuit, inputs)
+
+    def keyswitch(self, prepared: PreparedKey, ciphertexts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Keyswitch; see ``Executor.keyswitch``."""
+        key = _own(prepared)
+        if ciphertexts.ndim != 2 or ciphertexts.shape[1] != key.words or ciphertexts.dtype != np.uint64:
+            raise InvalidInput("ciphertexts", f"must be uint64 of shape (F, {key.words}), got {ciphertexts.shape}")
+        result = np.empty((len(ciphertexts), key.small_words), dtype=np.uint64)
+
+        def work(device: Device) -> None:
+            def run(begin: int, end: int) -> None:
+                source = device.upload(np.ascontiguousarray(ciphertexts[begin:end]))
+                device.download(kernels.keyswitch(device, key, source), result[begin:end])
+
+            kernels.in_waves(len(ciphertexts), run)
+
+        self.owner.submit(work).result()
+        return result
+
+    def bootstrap(
+        self,
+        prepared: PreparedKey,
+        switched: NDArray[np.uint16],
+        form: NDArray[np.int32],
+        table: NDArray[np.int32],
+        tables: Sequence[LookUpTable],
+    ) -> NDArray[np.uint64]:
+        """Blind rotation and sample extraction; see ``Executor.bootstrap``."""
+        key = _own(prepared)
+        outputs = Extractions(table, tables, key.parameters).count
+        result = np.empty((outputs, key.words), dtype=np.uint64)
+        if len(form) == 0 or outputs == 0:
+            return result
+        _check_rows("form", form, len(switched))
+        _check_rows("table", table, len(tables))
+        limit = 2 * key.parameters.polynomial_size
+        if switched.ndim != 2 or switched.shape[1] != key.small_words or int(switched.max()) >= limit:
+            raise InvalidInput("switched", f"must be of shape (F, {key.small_words}) with values below {limit}")
+
+        def work(device: Device) -> None:
+            target = device.empty(result.shape, np.uint64)
+            rows = np.arange(outputs, dtype=np.int32)
+            source = device.upload(np.ascontiguousarray(switched, dtype=np.uint16))
+            kernels.bootstrap(device, key, source, form, table, tables, target, rows)
+            device.download(target, result)
+
+        self.owner.submit(work).result()
+        return result
+
+    def close(self) -> None:
+        """Let the device's thread end after the work that waits."""
+        self.owner.close()
+
+
+def _own(prepared: PreparedKey) -> DeviceKey:
+    if not isinstance(prepared, DeviceKey):
+        raise InvalidInput("prepared", "was made by another executor")
+    return prepared
+
+
+def _check_rows(field: str, rows: NDArray[np.int32], limit: int) -> None:
+    if int(rows.min()) < 0 or int(rows.max()) >= limit:
+        raise InvalidInput(field, f"must lie in [0, {limit})")
