@@ -174,7 +174,7 @@ def bootstrap(
     target: DeviceArray,
     rows: NDArray[np.int32],
 ) -> None:
-    """Bootstrap row ``form[i]`` of ``switched`` with ``table[i]``; output ``o`` goes to row ``rows[o]`` of ``target``."""
+    """Bootstrap row ``form[i]`` of ``switched`` with ``table[i]``, output ``o`` to row ``rows[o]`` of ``target``."""
     polynomials = device.upload(accumulator_polynomials(tables, key.parameters))
     extractions = Extractions(table, tables, key.parameters)
 

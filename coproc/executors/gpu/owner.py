@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 L = TypeVar("L")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting(Generic[L]):
+    level: L
+    future: Future[None]
 
 
 class Owner(Generic[L]):
@@ -40,7 +47,7 @@ class Owner(Generic[L]):
         """
         self._run_levels = run_levels
         self._together = together
-        self._queue: SimpleQueue[Callable[[Device], None] | tuple[L, Future[None]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[Device], None] | _Waiting[L] | None] = SimpleQueue()
         self.lost: DeviceLost | None = None
         """Why the device cannot be used any more."""
         opened: Future[Device] = Future()
@@ -65,7 +72,7 @@ class Owner(Generic[L]):
     def submit_level(self, level: L) -> Future[None]:
         """Run one level, with others that wait at the same time; cancelling works until it has started."""
         future: Future[None] = Future()
-        self._queue.put((level, future))
+        self._queue.put(_Waiting(level, future))
         return future
 
     def close(self) -> None:
@@ -80,9 +87,9 @@ class Owner(Generic[L]):
             opened.set_exception(error)
             return
         opened.set_result(device)
-        waiting: deque[Callable[[Device], None] | tuple[L, Future[None]] | None] = deque()
+        waiting: deque[Callable[[Device], None] | _Waiting[L] | None] = deque()
         while (item := waiting.popleft() if waiting else self._queue.get()) is not None:
-            if not isinstance(item, tuple):
+            if not isinstance(item, _Waiting):
                 item(device)
                 continue
             while True:
@@ -96,27 +103,27 @@ class Owner(Generic[L]):
 
     def _joins(
         self,
-        item: tuple[L, Future[None]],
-        other: Callable[[Device], None] | tuple[L, Future[None]] | None,
-        group: list[tuple[L, Future[None]]],
+        item: _Waiting[L],
+        other: Callable[[Device], None] | _Waiting[L] | None,
+        group: list[_Waiting[L]],
     ) -> bool:
-        if isinstance(other, tuple) and self._together(item[0], other[0]):
+        if isinstance(other, _Waiting) and self._together(item.level, other.level):
             group.append(other)
             return True
         return False
 
-    def _run_group(self, device: Device, group: list[tuple[L, Future[None]]]) -> None:
-        wanted = [(level, future) for level, future in group if future.set_running_or_notify_cancel()]
+    def _run_group(self, device: Device, group: list[_Waiting[L]]) -> None:
+        wanted = [item for item in group if item.future.set_running_or_notify_cancel()]
         if not wanted:
             return
         together: Future[None] = Future()
-        self._answer(together, lambda: self._run_levels(device, [level for level, _ in wanted]))
+        self._answer(together, lambda: self._run_levels(device, [item.level for item in wanted]))
         error = together.exception()
-        for _, future in wanted:
+        for item in wanted:
             if error is None:
-                future.set_result(None)
+                item.future.set_result(None)
             else:
-                future.set_exception(error)
+                item.future.set_exception(error)
 
     def _answer(self, future: Future[T], work: Callable[[], T]) -> None:
         if self.lost is not None:
