@@ -11,7 +11,7 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from coproc.errors import CoprocError
 from coproc.executors.gpu.device import DeviceFailure, DeviceLost
@@ -25,6 +25,7 @@ T = TypeVar("T")
 L = TypeVar("L")
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting(Generic[L]):
     level: L
