@@ -15,7 +15,7 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def _c_value(argument: Argument) -> ctypes.c_void_p | ctypes.c_int:
 def _numpy(array: DeviceArray) -> NDArray[np.generic]:
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
         raise DeviceFailure("an array of another device")
-    return array
+    return cast("NDArray[np.generic]", array)
 
 
 def find_compiler() -> str:
