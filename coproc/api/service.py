@@ -6,6 +6,7 @@ already decoded, and errors are ``coproc.errors``, which the transport turns int
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ from coproc.program.costs import cost_of
 from coproc.store.base import StoredCiphertext, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
     from coproc.api.generated.coproc.v1 import (
         CancelTransactionRequest,
@@ -118,27 +119,35 @@ class CoprocessorService:
         """Check and store encrypted inputs, all or none of them."""
         key_id = validation.check_digest(request.key_id, "key_id")
         uploads = validation.check_uploads(request, self._limits)
-        if self._uploads >= self._limits.max_uploads:
-            raise Overloaded("too many uploads are under way; try again", limit="max_uploads")
-        self._uploads += 1
-        try:
+        with self._one_upload():
             await self._require_key(key_id)
             facts = await self._keys.facts(key_id)
             await trio.to_thread.run_sync(check_ciphertexts, uploads, facts)
             items = [StoredCiphertext(upload.handle, key_id, upload.ciphertext) for upload in uploads]
             return UploadCiphertextsResponse(stored=await self._store.put_ciphertexts(items))
+
+    @contextmanager
+    def _one_upload(self) -> Generator[None]:
+        """Count an upload that is under way. Raises Overloaded if there are too many."""
+        if self._uploads >= self._limits.max_uploads:
+            raise Overloaded("too many uploads are under way; try again", limit="max_uploads")
+        self._uploads += 1
+        try:
+            yield
         finally:
             self._uploads -= 1
 
     async def upload_inputs(self, request: UploadInputsRequest) -> UploadInputsResponse:
         """Take in a list of encrypted inputs; when this returns its values are as good as computed."""
         upload = inputs.check_request(request, self._limits, self.settings.input_proofs)
-        await self._require_key(upload.key_id)
-        facts = await self._keys.facts(upload.key_id)
-        accepted = await trio.to_thread.run_sync(inputs.accept, upload, facts)
-        # In this order: a list without computations does nothing, and comes again with the same call.
-        await self._store.put_ciphertexts([accepted.stored])
-        new = await self._store.submit(accepted.submission)
+        with self._one_upload():
+            await self._require_key(upload.key_id)
+            facts = await self._keys.facts(upload.key_id)
+            accepted = await trio.to_thread.run_sync(inputs.accept, upload, facts)
+            await self._check_queue()
+            # In this order: a list without computations does nothing, and comes again with the same call.
+            await self._store.put_ciphertexts([accepted.stored])
+            new = await self._store.submit(accepted.submission)
         return UploadInputsResponse(
             handles=[*accepted.handles], transaction_id=accepted.submission.transaction_id, accepted=new
         )
@@ -186,6 +195,10 @@ class CoprocessorService:
                 " in one request",
                 limit="max_bootstraps_per_request",
             )
+        await self._check_queue()
+
+    async def _check_queue(self) -> None:
+        limits = self._limits
         if await self._store.count_open(limits.max_open_groups) >= limits.max_open_groups:
             raise Overloaded("the queue is full; try again later", limit="max_open_groups", retry_after=5.0)
 

@@ -69,8 +69,8 @@ def input_handle(digest: bytes, index: int, fhe_type: FheType, binding: InputBin
 
 
 def list_handle(digest: bytes, key_id: bytes) -> Handle:
-    """Name the list itself, under which it is kept; its type says nothing."""
-    return Handle(_keccak(b"coproc list", key_id, digest)[:30] + bytes([FheType.BYTES256, HANDLE_VERSION]))
+    """Name the list itself, under which it is kept; its type, the smallest, says nothing."""
+    return Handle(_keccak(b"coproc list", key_id, digest)[:30] + bytes([FheType.BOOL, HANDLE_VERSION]))
 
 
 def input_transaction(digest: bytes, binding: InputBinding | None) -> bytes:

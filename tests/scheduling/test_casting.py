@@ -15,6 +15,7 @@ from coproc.program.inputs import list_handle
 from coproc.program.types import FheType, Handle, new_handle
 from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch
 from coproc.scheduling.casting import castings_of, prepare_castings
+from coproc.scheduling.estimate import estimate
 from coproc.store.base import StoredCiphertext, WorkGroup
 from coproc.tfhe.ciphertext import CiphertextKind
 from coproc.tfhe.client.compact_list import ClearValue, encrypt_list
@@ -99,3 +100,8 @@ def test_a_group_uses_what_it_takes(lists: dict[Handle, StoredCiphertext]) -> No
     assert {result.handle for result in outcome.results} == {number.output, negated.output}
     assert outcome.failures[lost.output].rule == "LIST_UNUSABLE"
     assert outcome.failures[orphan.output].cause == lost.output
+
+
+def test_the_size_of_a_list_is_not_the_size_of_its_values() -> None:
+    assert estimate(group(1, taken(FheType.BOOL, SOURCE, index(0)))).cost == 1
+    assert estimate(group(1, taken(FheType.UINT64, SOURCE, index(0)))).cost == 32
