@@ -28,7 +28,7 @@ PREFIX: Final = "COPROC_"
 _ORIGIN: Final = re.compile(r"https?://[^/\s,]+")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-ExecutorName = Literal["auto", "cpu", "gpu", "reference", "concrete"]
+ExecutorName = Literal["auto", "cpu", "gpu", "emulated", "reference", "concrete"]
 StrategyName = Literal["auto", "throughput", "latency"]
 ShiftSemantics = Literal["modulo", "zero"]
 RoleName = Literal["api", "worker", "results"]

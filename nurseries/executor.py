@@ -141,12 +141,13 @@ class ExecutorActor:
             self._running += 1
             try:
                 with call.answering():
-                    call.answer(await self._compute(executor, call.message))
+                    call.answer(await self.compute(executor, call.message))
                     self._done += 1
             finally:
                 self._running -= 1
 
-    async def _compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
+    async def compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
+        """Run one job to its outputs; whatever goes wrong is a ``CoprocError``."""
         try:
             if job.casting:
                 casting = await self._prepare_casting(executor, job.key_id)
@@ -188,7 +189,7 @@ class ExecutorActor:
             prepared = self._prepared.get(key_id)
             if prepared is None:
                 key = await self._keys.get(key_id)
-                prepared = await trio.to_thread.run_sync(executor.prepare, key)
+                prepared = await trio.to_thread.run_sync(executor.prepare, key, abandon_on_cancel=True)
                 self._prepared[key_id] = prepared
             self._prepared.move_to_end(key_id)
             while len(self._prepared) > self._capacity:
@@ -202,7 +203,9 @@ class ExecutorActor:
             if prepared is None:
                 key = await self._keys.get(key_id)
                 casting = await self._keys.casting(key_id)
-                prepared = await trio.to_thread.run_sync(prepare_casting, executor, key, casting)
+                prepared = await trio.to_thread.run_sync(
+                    prepare_casting, executor, key, casting, abandon_on_cancel=True
+                )
                 self._castings[key_id] = prepared
             self._castings.move_to_end(key_id)
             while len(self._castings) > self._capacity:

@@ -1,15 +1,157 @@
-"""The place of the GPU executor's actor: finds out whether there is a GPU, and says plainly what is missing.
+"""The executor actor for a device: runs jobs there, and on the cores whenever the device fails.
 
-Decides whether a GPU can be used. This version has no GPU executor yet, so that the answer names that, or the driver
-or device whose lack would prevent it anyway.
+Decides when the device is asked (a circuit breaker), how long one level may take, and that a job which fails there
+starts over on the cores: both give the same bits, and the job has one answer. Levels of concurrent jobs run together.
+Rows of a cancelled job are given back after the device is done with them. It must not know which device it is.
 """
 
 from __future__ import annotations
 
 import ctypes
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+import trio
 
 from coproc.executors.base import ExecutorUnavailable
+from coproc.executors.factory import create_device_executor, create_executor
+from coproc.executors.gpu import DeviceExecutor
+from coproc.executors.gpu.device import DeviceFailure, DeviceHung, DeviceLost
+from coproc.health.report import ActorReport
+from coproc.resilience import Breaker, BreakerState, CircuitOpen, Guard
+from nurseries.executor import ComputationDefect, ExecutorActor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from concurrent.futures import Future
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coproc.executors.base import Executor
+    from coproc.keyring import KeyCache
+    from nurseries.executor import Job, JobCall
+    from nurseries.mailbox import Mailbox
+
+T = TypeVar("T")
+LEVEL_SECONDS: Final = {"gpu": 30.0, "emulated": 900.0}
+"""How long one wait for a device may last, by executor."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class GpuExecutorActor(ExecutorActor):
+    """Runs jobs on a device, and on the cores while the device fails."""
+
+    def __init__(
+        self,
+        make: Callable[[], DeviceExecutor],
+        make_fallback: Callable[[], Executor],
+        keys: KeyCache,
+        mailbox: Mailbox[JobCall],
+        *,
+        jobs: int = 4,
+        prepared_keys: int = 2,
+        level_seconds: float = 30.0,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """Take up to ``jobs`` jobs at once; two failures in a row open the breaker."""
+        super().__init__(make, keys, mailbox, jobs=jobs, prepared_keys=prepared_keys)
+        self._make_fallback = make_fallback
+        self._fallback = ExecutorActor(make_fallback, keys, mailbox, prepared_keys=prepared_keys)
+        self._fallback_executor: Executor | None = None
+        self._opening = trio.Lock()
+        self._level_seconds = level_seconds
+        self._guard = Guard("gpu", breaker or Breaker(threshold=2))
+        self._stuck: Callable[[], bool] | None = None
+        self._lost: DeviceLost | None = None
+        self.taken_over = 0
+        """Jobs that the cores finished or began because the device could not."""
+
+    @property
+    def device_health(self) -> ActorReport:
+        """How the device is; while it is not healthy the cores compute."""
+        if self._lost is not None:
+            return ActorReport("lost", healthy=False, error=self._lost.message)
+        if self._hangs:
+            return ActorReport("hung", healthy=False, error=self._guard.error)
+        state = self._guard.state
+        return ActorReport(state.value, healthy=state is BreakerState.CLOSED, error=self._guard.error)
+
+    @property
+    def _hangs(self) -> bool:
+        return self._stuck is not None and not self._stuck()
+
+    async def compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
+        """Run a job on the device, or on the cores if that fails."""
+        if self._lost is None and not self._hangs:
+            try:
+                with self._guard.calling():
+                    return await self._on_device(executor, job)
+            except (DeviceFailure, CircuitOpen) as error:
+                log.warning("the cores take a job over", rule=error.rule, error=error.message)
+        self.taken_over += 1
+        async with self._opening:
+            if self._fallback_executor is None:
+                self._fallback_executor = await trio.to_thread.run_sync(self._make_fallback)
+        return await self._fallback.compute(self._fallback_executor, job)
+
+    async def _on_device(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
+        if not isinstance(executor, DeviceExecutor):
+            raise ComputationDefect(f"{executor.name} is no executor of a device")
+        try:
+            with self._patience():
+                if job.casting:
+                    casting = await self._prepare_casting(executor, job.key_id)
+                    prepared = casting.prepared
+                    inputs = await trio.to_thread.run_sync(casting.bring, job.inputs, abandon_on_cancel=True)
+                else:
+                    prepared, inputs = await self._prepare(executor, job.key_id), job.inputs
+                evaluation = executor.evaluate(prepared, job.circuit, inputs)
+            try:
+                await self._wait(evaluation.begin())
+                for level in job.circuit.levels:
+                    began = trio.current_time()
+                    await self._wait(evaluation.begin_level())
+                    self._busy += trio.current_time() - began
+                    self._levels += 1
+                    self._bootstraps += level.bootstraps
+                return await self._wait(evaluation.begin_outputs())
+            finally:
+                evaluation.close()
+        except DeviceLost as error:
+            self._lost = error
+            log.critical("the device is lost: the cores compute until this process starts anew", error=error.message)
+            raise DeviceFailure(error.message) from error
+
+    async def _wait(self, future: Future[T]) -> T:
+        """Wait for the device without a thread; what has not started when nobody waits any more never starts."""
+        done, token = trio.Event(), trio.lowlevel.current_trio_token()
+
+        def tell(_: Future[T]) -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(done.set)
+
+        future.add_done_callback(tell)
+        try:
+            with self._patience(future):
+                await done.wait()
+        finally:
+            future.cancel()
+        return future.result()
+
+    @contextmanager
+    def _patience(self, future: Future[T] | None = None) -> Generator[None]:
+        with trio.move_on_after(self._level_seconds) as scope:
+            yield
+        if scope.cancelled_caught:
+            if future is not None:
+                self._stuck = future.done
+            raise DeviceHung(f"the device did not answer for {self._level_seconds:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +160,7 @@ class GpuPresence:
 
     devices: int
     reason: str
-    """Why no GPU is used, as a sentence for operators."""
+    """Why no GPU is used, as a sentence for operators; empty if one can be."""
 
 
 def find_gpus() -> GpuPresence:
@@ -32,14 +174,38 @@ def find_gpus() -> GpuPresence:
     count = ctypes.c_int(0)
     if (status := int(driver.cuDeviceGetCount(ctypes.byref(count)))) != 0 or count.value == 0:
         return GpuPresence(0, f"no GPU is used: the CUDA driver finds no device (CUDA error {status})")
-    return GpuPresence(count.value, f"no GPU is used: {count.value} found, but this version computes on cores only")
+    if find_spec("cupy") is None:
+        return GpuPresence(count.value, "no GPU is used: CuPy is not installed (extra `gpu`)")
+    return GpuPresence(count.value, "")
 
 
 def require_gpu() -> None:
-    """Refuse to start a GPU executor.
+    """Check that a GPU executor can start.
 
     Raises:
-        ExecutorUnavailable: always in this version; says what is missing.
+        ExecutorUnavailable: it cannot; says what is missing.
     """
     presence = find_gpus()
-    raise ExecutorUnavailable(presence.reason, devices=presence.devices)
+    if presence.reason:
+        raise ExecutorUnavailable(presence.reason, devices=presence.devices)
+
+
+def gpu_executor(
+    keys: KeyCache,
+    mailbox: Mailbox[JobCall],
+    *,
+    name: str = "gpu",
+    threads: int | None = None,
+    jobs: int = 4,
+    prepared_keys: int = 2,
+) -> GpuExecutorActor:
+    """Make the actor; ``name`` is ``gpu`` or ``emulated``, and ``threads`` are the cores' that take over."""
+    return GpuExecutorActor(
+        partial(create_device_executor, name),
+        partial(create_executor, "cpu", threads),
+        keys,
+        mailbox,
+        jobs=jobs,
+        prepared_keys=prepared_keys,
+        level_seconds=LEVEL_SECONDS[name],
+    )

@@ -43,7 +43,7 @@ from coproc.store.open import open_store
 from coproc.tfhe.server_key import load_casting_key, load_server_key
 from nurseries.cpu_executor import cpu_executor
 from nurseries.executor import ExecutorActor, JobCall
-from nurseries.gpu_executor import find_gpus, require_gpu
+from nurseries.gpu_executor import GpuExecutorActor, find_gpus, gpu_executor, require_gpu
 from nurseries.health import run_health
 from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
@@ -177,6 +177,9 @@ class Service:
             status.name: ActorReport(status.state.value, status.healthy, status.restarts, status.error)
             for status in self.actors
         }
+        if isinstance(executor, GpuExecutorActor):
+            actors["gpu"] = executor.device_health
+            numbers["executor_taken_over"] = executor.taken_over
         return HealthReport(
             started=self.started,
             ready=self.is_ready,
@@ -267,15 +270,22 @@ class Service:
     async def _run_executor(self, *, task_status: trio.TaskStatus[object]) -> None:
         config = self.config
         _, keys = self._needs()
-        if config.executor == "gpu":
+        name = config.executor
+        if name == "gpu":
             require_gpu()
-        if config.executor == "auto":
-            log.info("choosing the executor", chosen="cpu", reason=find_gpus().reason)
-        name = "cpu" if config.executor == "auto" else config.executor
-        threads = config.threads or None
-        self.executor = cpu_executor(
-            keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE, prepared_keys=config.key_cache
-        )
+        if name == "auto":
+            reason = find_gpus().reason
+            name = "cpu" if reason else "gpu"
+            log.info("choosing the executor", chosen=name, reason=reason or "a GPU was found")
+        threads, known = config.threads or None, config.key_cache
+        if name in {"gpu", "emulated"}:
+            self.executor = gpu_executor(
+                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE, prepared_keys=known
+            )
+        else:
+            self.executor = cpu_executor(
+                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE, prepared_keys=known
+            )
         await self.executor.run(task_status=task_status)
 
     async def _run_scheduler(self, *, task_status: trio.TaskStatus[object]) -> None:

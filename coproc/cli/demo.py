@@ -100,7 +100,7 @@ class Transfer:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-@click.option("--executor", default="auto", show_default=True, help="auto, cpu, gpu, reference or concrete.")
+@click.option("--executor", default="auto", show_default=True, help="auto, cpu, gpu, emulated, reference or concrete.")
 @click.option("--toy", is_flag=True, help="Insecure parameters: a matter of seconds, and no security at all.")
 def demo(executor: str, *, as_json: bool, toy: bool) -> None:
     """Run the main job: an encrypted token transfer, from keys to decrypted balances.

@@ -12,6 +12,7 @@ from coproc.executors.reference import ReferenceExecutor
 
 if TYPE_CHECKING:
     from coproc.executors.base import Executor
+    from coproc.executors.gpu import DeviceExecutor
 
 EXECUTOR_NAMES: Final = ("cpu", "gpu", "emulated", "reference", "concrete")
 
@@ -42,14 +43,26 @@ def create_executor(name: str, threads: int | None = None, *, isa: str | None = 
         from coproc.executors.concrete import ConcreteExecutor  # noqa: PLC0415 - loads a foreign runtime
 
         return ConcreteExecutor(threads)
-    if name == "gpu":
-        from coproc.executors.gpu import DeviceExecutor  # noqa: PLC0415 - optional part
-        from coproc.executors.gpu.cuda import CudaDevice  # noqa: PLC0415
-
-        return DeviceExecutor("gpu", CudaDevice)
-    if name == "emulated":
-        from coproc.executors.gpu import DeviceExecutor  # noqa: PLC0415 - needs a compiler
-        from coproc.executors.gpu.emulation import EmulatedDevice  # noqa: PLC0415
-
-        return DeviceExecutor("emulated", EmulatedDevice)
+    if name in {"gpu", "emulated"}:
+        return create_device_executor(name)
     raise InvalidInput("executor", f"must be one of {', '.join(EXECUTOR_NAMES)}, got {name!r}")
+
+
+def create_device_executor(name: str) -> DeviceExecutor:
+    """Open the first GPU (``gpu``) or its emulation on one core (``emulated``).
+
+    Raises:
+        InvalidInput: the name is neither.
+        ExecutorUnavailable: CuPy, a driver, a device or, for the emulation, a C++ compiler is missing.
+    """
+    from coproc.executors.gpu import DeviceExecutor  # noqa: PLC0415 - optional part
+
+    if name == "gpu":
+        from coproc.executors.gpu.cuda import CudaDevice  # noqa: PLC0415 - optional part
+
+        return DeviceExecutor(name, CudaDevice)
+    if name == "emulated":
+        from coproc.executors.gpu.emulation import EmulatedDevice  # noqa: PLC0415 - needs a compiler
+
+        return DeviceExecutor(name, EmulatedDevice)
+    raise InvalidInput("executor", f"must be gpu or emulated, got {name!r}")

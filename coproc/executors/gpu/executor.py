@@ -103,30 +103,36 @@ class DeviceEvaluation:
     """
 
     def __init__(self, executor: DeviceExecutor, key: DeviceKey, circuit: Circuit, inputs: NDArray[np.uint64]) -> None:
-        """Take rows and copy the inputs there.
+        """Check the inputs; ``begin`` copies them to the device.
 
         Raises:
             InvalidInput: the inputs do not have the right shape or type.
-            DeviceFailure: there is no room for this job now, or the device failed.
         """
         check_inputs(circuit, inputs, key.words)
-        self._executor, self._key, self._circuit = executor, key, circuit
+        self._executor, self._key, self._circuit, self._inputs = executor, key, circuit, inputs
         self._next_level = 0
-        slots, capacity = assign_slots(circuit)
+        self._slots, self._capacity = assign_slots(circuit)
+        self._rows: NDArray[np.int32] | None = None
+        self._row_of_wire = np.zeros(0, dtype=np.int32)
+        self._closed = False
 
-        def begin(device: Device) -> NDArray[np.int32]:
-            rows = key.slots.take(capacity)
-            try:
-                if circuit.inputs:
-                    kernels.place(device, key, inputs, rows[slots[: circuit.inputs]])
-                    device.synchronize()
-            except BaseException:
-                key.slots.give_back(rows)
-                raise
-            return rows
+    def begin(self) -> Future[None]:
+        """Start to take rows and to copy the inputs there; must be done before the first level begins.
 
-        self._rows: NDArray[np.int32] | None = executor.owner.submit(begin).result()
-        self._row_of_wire = self._rows[slots]
+        The result may be a ``DeviceFailure``: there is no room for this job now, or the device failed.
+        """
+
+        def begin(device: Device) -> None:
+            if self._closed:
+                return
+            key, circuit = self._key, self._circuit
+            rows = key.slots.take(self._capacity)
+            self._rows, self._row_of_wire = rows, rows[self._slots]
+            if circuit.inputs:
+                kernels.place(device, key, self._inputs, self._row_of_wire[: circuit.inputs])
+                device.synchronize()
+
+        return self._executor.owner.submit(begin)
 
     @property
     def levels_left(self) -> int:
@@ -189,9 +195,14 @@ class DeviceEvaluation:
 
     def close(self) -> None:
         """Give the rows back once the device is done with them; returns at once, and may be called again."""
-        if self._rows is not None:
-            rows, self._rows = self._rows, None
-            self._executor.owner.submit(lambda _: self._key.slots.give_back(rows))
+        self._closed = True
+
+        def give_back(_: Device) -> None:
+            if self._rows is not None:
+                rows, self._rows = self._rows, None
+                self._key.slots.give_back(rows)
+
+        self._executor.owner.submit(give_back)
 
 
 class DeviceExecutor:

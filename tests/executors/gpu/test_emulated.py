@@ -96,6 +96,7 @@ def test_a_circuit_on_the_slab_has_the_bits_of_cpu_and_gives_its_rows_back(
     for values in ([0, 0, 0], [3, 3, 3], [1, 2, 0]):
         inputs = toy_secret.encrypt(np.array(values), np.random.default_rng(33))
         mine, theirs = device.evaluate(key, CHAIN, inputs), Evaluation(cpu, cpu_key, CHAIN, inputs)
+        mine.begin().result()
         assert key.slots.free < free
         while theirs.levels_left:
             mine.run_level()
