@@ -19,9 +19,18 @@ from coproc.keyring import KeyFacts
 from coproc.program.types import FheType, handle_type, new_handle
 from coproc.tfhe.ciphertext import CiphertextKind
 from coproc.tfhe.client.compact_list import ClearValue, encrypt_list
+from coproc.tfhe.compact_list import read_compact_list
+from coproc.tfhe.lwe import decode, phases
 from coproc.tfhe.parameters import TOY_2_2
-from coproc.tfhe.wire import read_object, write_object
-from coproc.tfhe.wire.ciphertexts import CompactCiphertextList, UnsignedKind
+from coproc.tfhe.wire import WireError, read_object, write_object
+from coproc.tfhe.wire.ciphertexts import (
+    BlockProvenList,
+    CompactCiphertextList,
+    IntegerProvenList,
+    ProvenCompactCiphertextList,
+    UnsignedKind,
+)
+from tests.clients.proofs import empty_proof
 
 if TYPE_CHECKING:
     from coproc.tfhe.client import ClientKey
@@ -107,11 +116,38 @@ def test_lists_must_fit_the_key_and_the_types(made: bytes, toy_client_key: Clien
         accept(check(write_object(replace(empty, inner=inner))), FACTS)
 
 
-def test_no_bytes_do_harm(made: bytes) -> None:
+def proven(*lists: bytes) -> bytes:
+    """Make a list of several pieces, each with a proof of nothing."""
+    found = [read_object(data, CompactCiphertextList) for data in lists]
+    pieces = BlockProvenList(tuple((item.inner.ct_list, empty_proof()) for item in found))
+    info = tuple(kind for item in found for kind in item.inner.info)
+    return write_object(ProvenCompactCiphertextList(IntegerProvenList(pieces, info), found[0].tag))
+
+
+def test_proven_lists_come_in_pieces(toy_client_key: ClientKey) -> None:
+    public = toy_client_key.compact_public_key()
+    # Pieces are cut between ciphertexts, so that each but the last holds whole pairs.
+    parts = [encrypt_list(public, [ClearValue(value, 8, CiphertextKind.UINT)]) for value in (5, 250)]
+    found = read_compact_list(proven(*parts), TOY_2_2, accept_proven=True)
+    assert found.is_proven
+    assert toy_client_key.compact_key is not None
+    digits = decode(phases(found.ciphertexts, toy_client_key.compact_key), TOY_2_2.delta_log2)
+    assert digits.tolist() == [5, 0, 10, 15]
+    assert len(accept(check(proven(*parts)), FACTS).handles) == 2
+    with pytest.raises(WireError, match="proofs are not verified here"):
+        read_compact_list(proven(*parts), TOY_2_2)
+    unpacked = encrypt_list(public, [ClearValue(5, 8, CiphertextKind.UINT)], packed=False)
+    with pytest.raises(InvalidInput, match=r"ciphertext_list: .*pieces of one kind"):
+        accept(check(proven(parts[0], unpacked)), FACTS)
+
+
+@pytest.mark.parametrize("with_proof", [False, True])
+def test_no_bytes_do_harm(made: bytes, *, with_proof: bool) -> None:
+    made = proven(made) if with_proof else made
     rng = random.Random(1)
     refused = 0
     fields: set[str] = set()
-    for _ in range(2_000):
+    for _ in range(1_000):
         data = bytearray(made)
         for _ in range(rng.randint(1, 4)):
             # Structure stands at both ends; the middle is ciphertext, where every byte is as good as another.
@@ -124,7 +160,7 @@ def test_no_bytes_do_harm(made: bytes) -> None:
         except InvalidInput as error:
             refused += 1
             fields.add(error.field.partition(".")[0])
-    assert refused > 1_000
+    assert refused > 300
     # A list that says that it is under the compute key needs no casting key; every other refusal is of the list.
     assert fields == {"ciphertext_list"}
 

@@ -17,8 +17,10 @@ from coproc.api.limits import Limits
 from coproc.client import State, Transaction
 from coproc.errors import InvalidInput, Overloaded
 from coproc.program.types import FheType
+from coproc.tfhe.ciphertext import CiphertextKind
+from coproc.tfhe.client.compact_list import ClearValue, encrypt_list
 from nurseries.bridge import open_client
-from tests.api.serving import handle, serving, toy_server_key, with_limits
+from tests.api.serving import handle, serving, toy_key, toy_server_key, with_limits
 
 INFO = "/coproc.v1.CoprocessorService/GetServerInfo"
 REGISTER = "/coproc.v1.CoprocessorService/RegisterKey"
@@ -350,3 +352,24 @@ async def test_random_frames_cost_only_their_own_connection(seed: int) -> None:
                 pass
             await client.stream.aclose()
         await assert_alive(server.port)
+
+
+async def test_lists_are_held_to_the_limits_of_uploads_and_of_the_queue() -> None:
+    values = [ClearValue(1, 1, CiphertextKind.BOOL)]
+    first, second = (encrypt_list(toy_key().compact_public_key(), values) for _ in range(2))
+    async with (
+        serving(with_limits(Limits(max_open_groups=1))) as server,
+        open_client("127.0.0.1", server.port, attempts=1) as client,
+    ):
+        key_id = await client.register_key(toy_server_key())
+        assert (await client.upload_inputs(key_id, first)).accepted == 1
+        with pytest.raises(Overloaded, match="the queue is full") as refusal:
+            await client.upload_inputs(key_id, second)
+        assert refusal.value.context["limit"] == "max_open_groups"
+    async with (
+        serving(with_limits(Limits(max_list_bytes=100))) as server,
+        open_client("127.0.0.1", server.port, attempts=1) as client,
+    ):
+        key_id = await client.register_key(toy_server_key())
+        with pytest.raises(InvalidInput, match=r"ciphertext_list: has .* bytes, at most 100 are allowed"):
+            await client.upload_inputs(key_id, first)
