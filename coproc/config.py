@@ -1,4 +1,4 @@
-"""Configuration of a service: arguments first, then ``COPROC_...`` variables, then defaults.
+"""Configuration of a service: arguments, then secrets, then ``COPROC_...`` variables, then a file, then defaults.
 
 Decides names, defaults and bounds of everything an operator can set, and says what is wrong with a value in one line.
 It must not know who uses a setting. ``Addresses`` is the other direction: where a started service can be reached.
@@ -12,19 +12,27 @@ import re
 import ssl
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from coproc.api.limits import Limits
-from coproc.errors import FatalError
+from coproc.layers import InvalidConfiguration, find_origins, read_file, read_secrets, read_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "memory://")
 PREFIX: Final = "COPROC_"
+MASK: Final = "********"
 _ORIGIN: Final = re.compile(r"https?://[^/\s,]+")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -38,12 +46,6 @@ LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 ALL_ROLES: Final = frozenset[RoleName]({"api", "worker", "results"})
-
-
-class InvalidConfiguration(FatalError):
-    """A setting breaks a rule: names the setting (and its variable) and the rule."""
-
-    rule = "INVALID_CONFIGURATION"
 
 
 def default_data_directory() -> Path:
@@ -60,8 +62,10 @@ def default_data_directory() -> Path:
 class Config(BaseSettings):
     """All settings of one service, frozen. Ports of 0 mean any free port.
 
-    ``Config(grpc_port=0)`` overrides the variable ``COPROC_GRPC_PORT``, which overrides the default. Limits are set as
-    ``COPROC_LIMITS__MAX_CONNECTIONS``. Raises InvalidConfiguration.
+    ``Config(grpc_port=0)`` overrides a file ``grpc_port`` of ``secrets_directory``, which overrides the variable
+    ``COPROC_GRPC_PORT``, which overrides ``config_file``, which overrides the default. Limits are set as
+    ``COPROC_LIMITS__MAX_CONNECTIONS``. A new setting is a field with a default and a line about it; ``repr=False``
+    makes it a secret, which is never shown. Raises InvalidConfiguration.
     """
 
     model_config = SettingsConfigDict(
@@ -74,6 +78,10 @@ class Config(BaseSettings):
         validate_default=True,
     )
 
+    config_file: Path | None = None
+    """Settings by name, in TOML (or JSON, by its name)."""
+    secrets_directory: Path | None = None
+    """One file for each secret setting, named like it."""
     roles: Annotated[frozenset[RoleName], NoDecode] = ALL_ROLES
     """What this process does: ``api`` (gRPC), ``worker`` (scheduler and executor), ``results`` (websocket), separated
     by commas. A service may be made of any number of processes of each role on one Postgres."""
@@ -149,6 +157,47 @@ class Config(BaseSettings):
     def from_options(cls, options: Mapping[str, object]) -> Config:
         """Make a configuration from command-line options, in which None means not given."""
         return cls(**{name: value for name, value in options.items() if value is not None})
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the layers, those first that win."""
+        given = env_settings() | init_settings()
+        file, secrets = _read_named(given.get("config_file"), given.get("secrets_directory"))
+        return (
+            init_settings,
+            InitSettingsSource(settings_cls, secrets),
+            env_settings,
+            InitSettingsSource(settings_cls, file),
+        )
+
+    def describe(self, options: Mapping[str, object]) -> list[tuple[str, object, str]]:
+        """List every setting with its value as JSON has it and the layer that gave it; secrets are masked.
+
+        Args:
+            options: those that the configuration was made from.
+        """
+        values: dict[str, object] = {}
+        for name, value in self.model_dump(mode="json").items():
+            if isinstance(value, dict):
+                values |= {f"{name}.{part}": inner for part, inner in cast("dict[str, object]", value).items()}
+            elif isinstance(value, list):
+                values[name] = sorted(cast("list[str]", value))
+            else:
+                values[name] = value
+        for name, field in type(self).model_fields.items():
+            if not field.repr and values[name] is not None:
+                values[name] = MASK
+        file, secrets = _read_named(self.config_file, self.secrets_directory)
+        given = {name: value for name, value in options.items() if value is not None}
+        origins = find_origins(values, given, secrets, read_variables(PREFIX), file)
+        return [(name, value, origins[name]) for name, value in values.items()]
 
     @field_validator("database_url")
     @classmethod
@@ -233,6 +282,12 @@ class Config(BaseSettings):
         if protocols:
             context.set_alpn_protocols(list(protocols))
         return context
+
+
+def _read_named(file: object, secrets: object) -> tuple[dict[str, object], dict[str, object]]:
+    """Read the file and the folder of secrets that were named."""
+    settings = read_file(Path(str(file))) if file else {}
+    return settings, read_secrets(Path(str(secrets))) if secrets else {}
 
 
 def _describe(location: tuple[int | str, ...], message: str) -> str:

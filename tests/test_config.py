@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
+from coproc.cli.config import config as config_command
 from coproc.config import Addresses, Config, InvalidConfiguration, default_data_directory
 from coproc.errors import FatalError
 
@@ -85,7 +87,7 @@ def test_a_broken_variable_is_refused_in_our_words(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_password_of_the_database_is_not_shown() -> None:
-    assert "secret" not in repr(Config(database_url="postgresql://user:secret@host/db"))
+    assert "hush" not in repr(Config(database_url="postgresql://user:hush@host/db"))
 
 
 def test_the_data_directory_follows_the_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -144,3 +146,55 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> No
 def test_addresses_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="addresses_file: cannot be written"):
         Addresses.of("::1", grpc=1, results=2, health=3).write(tmp_path / "nowhere" / "file")
+
+
+def test_layers_win_over_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file, secrets = tmp_path / "settings.toml", tmp_path / "secrets"
+    secrets.mkdir()
+    file.write_text("threads = 1\nattempts = 2\ngrpc_port = 1\nhealth_port = 7\n[limits]\nmax_calls = 9\n")
+    (secrets / "database_url").write_text("postgresql://user:hush@host/db\n")
+    (secrets / "grpc_port").write_text("3")
+    (secrets / "..data").write_text("of the orchestrator")
+    monkeypatch.setenv("COPROC_CONFIG_FILE", str(file))
+    for name, value in {"ATTEMPTS": "4", "GRPC_PORT": "2", "LIMITS__MAX_CONNECTIONS": "5"}.items():
+        monkeypatch.setenv(f"COPROC_{name}", value)
+    options = {"secrets_directory": secrets, "health_port": 8, "host": None}
+    config = Config.from_options(options)
+    assert (config.threads, config.attempts, config.grpc_port, config.health_port) == (1, 4, 3, 8)
+    assert (config.limits.max_calls, config.limits.max_connections) == (9, 5)
+    shown = {name: (value, origin) for name, value, origin in config.describe(options)}
+    assert shown["threads"] == (1, "file")
+    assert shown["attempts"] == (4, "environment")
+    assert shown["grpc_port"] == (3, "secret")
+    assert shown["health_port"] == (8, "command line")
+    assert shown["host"] == ("127.0.0.1", "default")
+    assert shown["limits.max_calls"] == (9, "file")
+    assert shown["limits.max_connections"] == (5, "environment")
+    assert shown["database_url"] == ("********", "secret")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", "x = ", "config_file: "),
+        ("a.json", "[]", "config_file: must be a table"),
+        ("a.toml", "colour = 1", "colour"),
+    ],
+)
+def test_a_broken_file_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidConfiguration, match=message):
+        Config(config_file=tmp_path / name)
+    with pytest.raises(InvalidConfiguration, match="secrets_directory: cannot be read"):
+        Config(secrets_directory=tmp_path / "nowhere")
+
+
+def test_the_command_line_shows_and_checks(tmp_path: Path) -> None:
+    run = CliRunner()
+    shown = run.invoke(config_command, ["show", "--json", "--grpc-port", "9", "--database-url", "memory://hush"])
+    assert json.loads(shown.output)["grpc_port"] == {"value": 9, "origin": "command line"}
+    assert "hush" not in shown.output
+    assert "(default)" in run.invoke(config_command, ["show"]).output
+    assert run.invoke(config_command, ["check"]).exit_code == 0
+    wrong = run.invoke(config_command, ["check", "--tokens-file", str(tmp_path / "none")])
+    assert isinstance(wrong.exception, InvalidConfiguration)

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "upload": ("coproc.cli.inputs", "upload"),
     "decrypt": ("coproc.cli.keys", "decrypt"),
     "submit": ("coproc.cli.submit", "submit"),
+    "config": ("coproc.cli.config", "config"),
     "doctor": ("coproc.cli.doctor", "doctor"),
     "bench": ("coproc.cli.bench", "bench"),
 }

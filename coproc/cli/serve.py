@@ -16,6 +16,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
+@click.option("--config-file", type=_FILE, help="Settings by name, in TOML or JSON.")
+@click.option(
+    "--secrets-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A file for each secret setting, named like it.",
+)
 @click.option("--roles", help="What this process does: api, worker, results, with commas.  [default: all]")
 @click.option("--migrate-on-start/--no-migrate-on-start", default=None, help="Apply migrations, or wait for them.")
 @click.option("--database-url", help="postgresql://...; without it an embedded Postgres runs in the data directory.")
