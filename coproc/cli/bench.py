@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from coproc.cli.bench_gpu import bench_gpu
 from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
 
 if TYPE_CHECKING:
@@ -148,3 +149,6 @@ def planning(rounds: int, *, as_json: bool) -> None:
         f"compiling takes {1e3 * median(seconds):.1f} ms, {bootstraps} bootstraps {1e3 * bootstraps * each:.0f} ms"
     )
     click.echo(f"on one core: {share:.2%}; a program that was seen before is found in the cache")
+
+
+bench.add_command(bench_gpu)

@@ -74,7 +74,7 @@ def measure(
     if batch < 1 or repeats < 1:
         raise InvalidInput("batch" if batch < 1 else "repeats", "must be at least 1")
     rng = np.random.default_rng(0)
-    key = key or _random_key(parameters, rng)
+    key = key or random_key(parameters, rng)
     parameters = key.parameters
     ciphertexts = rng.integers(0, 1 << 64, (batch, parameters.big_lwe_dimension + 1), dtype=np.uint64)
     table = LookUpTable(values=tuple(range(parameters.plaintext_modulus)))
@@ -104,7 +104,8 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - start, result
 
 
-def _random_key(parameters: ClassicParameters, rng: np.random.Generator) -> EvaluationKey:
+def random_key(parameters: ClassicParameters, rng: np.random.Generator) -> EvaluationKey:
+    """Return a key of random words, on which no executor runs faster or slower."""
     n, k, size = parameters.lwe_dimension, parameters.glwe_dimension, parameters.polynomial_size
     keyswitch = (parameters.big_lwe_dimension, parameters.ks_level, n + 1)
     bootstrap = (n, parameters.pbs_level, k + 1, k + 1, size)

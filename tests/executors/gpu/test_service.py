@@ -1,0 +1,34 @@
+"""The whole service on the emulated device: an encrypted transfer, and the script that measures devices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation of kernels needs g++")
+
+
+def test_a_transfer_through_the_whole_service() -> None:
+    command = [sys.executable, "-m", "coproc", "demo", "--toy", "--executor", "emulated", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "emulated" in done.stdout
+
+
+def test_the_measuring_script_records_what_it_measured(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "coproc", "bench", "gpu", "--emulated", "--largest", "2", "--repeats", "1"]
+    command += ["--transfers", "1", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
+    assert record["device"] == "emulated"
+    assert [row["batch"] for row in record["batches"]] == [1, 2]
+    assert record["transfers"]["count"] == 1
