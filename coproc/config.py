@@ -103,11 +103,15 @@ class Config(BaseSettings):
     """Written once everything is ready: where the service listens, as ``Addresses`` in JSON."""
     tokens_file: Path | None = None
     """Bearer tokens of callers, one a line; without the file everybody is served."""
+    require_api_keys: bool = False
+    """gRPC calls must carry an API key of a tenant (``coproc tenants``); ``tokens_file`` then is for subscribers."""
     results_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Web pages that may subscribe to results: ``https://host``, separated by commas; ``*`` means all."""
     tls_certificate: Path | None = None
     """PEM chain of the server, for gRPC and the results websocket. With ``tls_key`` or not at all."""
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """PEM file of authorities: clients must show a certificate of theirs (mutual TLS)."""
 
     executor: ExecutorName = "auto"
     """``auto``: the GPU where there is one, else the cores of this machine."""
@@ -238,6 +242,8 @@ class Config(BaseSettings):
     def _check_together(self) -> Config:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         if self.roles != ALL_ROLES and (self.database_url is None or self.database_url.startswith("memory:")):
             raise ValueError("roles can be left out only on a shared database: database_url must be postgresql://...")
         chosen = [port for port in (self.grpc_port, self.results_port, self.health_port) if port]
@@ -277,6 +283,9 @@ class Config(BaseSettings):
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self.tls_certificate, self.tls_key)
+            if self.tls_client_ca is not None:
+                context.load_verify_locations(self.tls_client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
             raise InvalidConfiguration(f"tls_certificate, tls_key: cannot be used: {_reason(error)}") from error
         if protocols:

@@ -15,11 +15,12 @@ from grpclib.health.service import OVERALL, Health
 
 from coproc.api.server import DrainingServer
 from coproc.errors import FatalError
-from nurseries.bridge import BridgedService, open_asyncio, run_in_asyncio
+from nurseries.bridge import BridgedService, open_asyncio, run_in_asyncio, run_in_trio
 
 if TYPE_CHECKING:
     import ssl
 
+    from coproc.api.caller import Authenticator
     from coproc.api.service import CoprocessorService
 
 ENDLESS: Final = ("/coproc.v1.CoprocessorService/StreamResults", "/grpc.health.v1.Health/Watch")
@@ -46,6 +47,8 @@ class ListenerSettings:
     """Serve TLS; the context must offer the protocol ``h2``."""
     tokens: frozenset[str] = field(default=frozenset(), repr=False)
     """Bearer tokens that callers may use; none: everybody is served."""
+    authenticator: Authenticator | None = None
+    """Tells tenants by their API keys; then every call must carry one."""
 
 
 async def run_listener(
@@ -67,7 +70,15 @@ async def run_listener(
 
         async def start() -> DrainingServer:
             bridged, health = BridgedService(service), Health({OVERALL: [serving]})
-            server = DrainingServer([bridged, health], service.settings.limits, tokens=settings.tokens, endless=ENDLESS)
+            known = settings.authenticator
+            authenticate = None if known is None else run_in_trio(known.authenticate)
+            server = DrainingServer(
+                [bridged, health],
+                service.settings.limits,
+                tokens=settings.tokens,
+                endless=ENDLESS,
+                authenticate=authenticate,
+            )
             await server.start(
                 settings.host, settings.port, ssl=settings.ssl_context, reuse_port=settings.reuse_port or None
             )

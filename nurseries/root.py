@@ -29,6 +29,7 @@ import structlog
 import trio
 
 from coproc import __version__
+from coproc.api.caller import Authenticator
 from coproc.api.inputs import ProofPolicy
 from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.circuits.strategy import Strategy as CircuitStrategy
@@ -41,6 +42,7 @@ from coproc.program.planning import PLAN_VERSION, Lanes
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
 from coproc.tfhe.server_key import load_casting_key, load_server_key
+from nurseries.certificates import follow_certificates
 from nurseries.cpu_executor import cpu_executor
 from nurseries.executor import ExecutorActor, JobCall
 from nurseries.gpu_executor import GpuExecutorActor, find_gpus, gpu_executor, require_gpu
@@ -54,6 +56,7 @@ from nurseries.supervisor import Child, ChildStatus, Restart, Strategy, Supervis
 from nurseries.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
 
     from coproc.config import Config
@@ -63,6 +66,8 @@ if TYPE_CHECKING:
 
 TFHE_VERSIONS: Final = ("1.5", "1.6", "1.7")
 JOBS_AT_ONCE: Final = 2
+GUEST_JOBS: Final = 1
+"""Further jobs for tenants of whom nothing is computing."""
 CLOSE_SECONDS: Final = 10.0
 """What an actor may take beyond the drain to close its sockets."""
 START_SECONDS: Final = 330.0
@@ -88,6 +93,7 @@ class Service:
         self.jobs = Mailbox[JobCall]("jobs", JOBS_AT_ONCE)
         self._database_url = config.database_url
         self._stopping: dict[str, trio.Event] = {}
+        self._tls_contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
         drain = config.drain_seconds
         results = Child("results", self._run_results, stop=partial(self._stop, "results"), stop_grace=CLOSE_SECONDS)
         executor = Child("executor", self._run_executor, start_timeout=START_SECONDS)
@@ -124,6 +130,7 @@ class Service:
             [
                 Child("health", self._run_health, stop=partial(self._stop, "health"), stop_grace=CLOSE_SECONDS),
                 Child("watchdog", self.watchdog.run, restart=Restart.TEMPORARY),
+                *([Child("certificates", self._run_certificates)] if config.tls_certificate is not None else []),
                 core,
             ],
         )
@@ -260,8 +267,8 @@ class Service:
             host=config.host,
             port=self.ports.get("results", config.results_port),
             reuse_port=config.reuse_port,
-            ssl_context=config.server_tls(),
-            tokens=config.read_tokens(),
+            ssl_context=self._tls(),
+            tokens=self._subscriber_tokens(),
             origins=frozenset(config.results_origins),
         )
         run = partial(run_results, store, settings, stopping=self._fresh_stop("results"))
@@ -280,11 +287,11 @@ class Service:
         threads, known = config.threads or None, config.key_cache
         if name in {"gpu", "emulated"}:
             self.executor = gpu_executor(
-                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE, prepared_keys=known
+                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE + GUEST_JOBS, prepared_keys=known
             )
         else:
             self.executor = cpu_executor(
-                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE, prepared_keys=known
+                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE + GUEST_JOBS, prepared_keys=known
             )
         await self.executor.run(task_status=task_status)
 
@@ -300,6 +307,7 @@ class Service:
             policy=Policy(
                 capacity=4 * config.maximum_batch,
                 jobs=JOBS_AT_ONCE,
+                guest_jobs=GUEST_JOBS,
                 batch_groups=config.maximum_batch,
                 window=config.batch_window_seconds,
                 lease_seconds=config.lease_seconds,
@@ -336,8 +344,9 @@ class Service:
             port=self.ports.get("listener", config.grpc_port),
             drain_seconds=config.drain_seconds,
             reuse_port=config.reuse_port,
-            ssl_context=config.server_tls("h2"),
-            tokens=config.read_tokens(),
+            ssl_context=self._tls("h2"),
+            tokens=frozenset() if config.require_api_keys else config.read_tokens(),
+            authenticator=Authenticator(store.find_tenant) if config.require_api_keys else None,
         )
         run = partial(run_listener, service, settings, stopping=self._fresh_stop("listener"))
         await self._listening("listener", task_status, run)
@@ -349,6 +358,26 @@ class Service:
         async with trio.open_nursery() as nursery:
             self.ports[actor] = await nursery.start(run)
             task_status.started()
+
+    def _subscriber_tokens(self) -> frozenset[str]:
+        """Tokens of the websocket; it knows no API keys, so that without a file of tokens nobody may subscribe."""
+        tokens = self.config.read_tokens()
+        return frozenset({secrets.token_urlsafe(32)}) if self.config.require_api_keys and not tokens else tokens
+
+    def _tls(self, *protocols: str) -> ssl.SSLContext | None:
+        """Make a TLS context that follows its files."""
+        context = self.config.server_tls(*protocols)
+        if context is not None:
+            self._tls_contexts[protocols] = context
+        return context
+
+    async def _run_certificates(self, *, task_status: trio.TaskStatus[object]) -> None:
+        config = self.config
+        if config.tls_certificate is None or config.tls_key is None:
+            raise FatalError("there are no certificates to follow")
+        await follow_certificates(
+            config.tls_certificate, config.tls_key, self._tls_contexts.values, task_status=task_status
+        )
 
     def _needs(self) -> tuple[Store, KeyCache]:
         if self.store is None or self.keys is None:

@@ -258,7 +258,9 @@ class Scheduler:
         candidates: list[Candidate] = []
         for work in groups:
             size = estimate(work)
-            candidates.append(Candidate(work, work.key_id, size.cost, size.path))
+            # Where callers are not told apart, a key stands for who uses it.
+            tenant = work.key_id if work.tenant is None else work.tenant.encode()
+            candidates.append(Candidate(work, tenant, size.cost, size.path, work.weight))
         self._post(Claimed(tuple(candidates)))
 
     async def _renew(self, group_ids: frozenset[int]) -> None:

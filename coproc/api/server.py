@@ -28,6 +28,7 @@ from grpclib.server import Handler, Server
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
+from coproc.api.caller import caller
 from coproc.api.codec import StrictCodec
 from coproc.api.details import DetailsCodec
 from coproc.api.metadata import check_metadata
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from h2.events import Event
 
     from coproc.api.limits import Limits
+    from coproc.store.tenants import Tenant
 
     Headers = list[tuple[str, str]]
 
@@ -190,6 +192,7 @@ class DrainingServer(Server):
         *,
         tokens: Collection[str] = (),
         endless: Collection[str] = (),
+        authenticate: Callable[[Mapping[str, str | bytes]], Awaitable[Tenant]] | None = None,
     ) -> None:
         """Serve ``services``; ``endless`` names the methods (by path) whose calls do not end by themselves.
 
@@ -208,6 +211,7 @@ class DrainingServer(Server):
         self.connections: set[_Protocol] = set()
         self.unconnected = asyncio.Event()
         self._tokens = tuple(tokens)
+        self._authenticate = authenticate
         self._calls = 0
         self._buffered = 0
         self._stopping = False
@@ -236,7 +240,9 @@ class DrainingServer(Server):
     async def _on_request(self, event: RecvRequest) -> None:
         call = cast("Callable[[Stream[object, object]], Awaitable[None]]", event.method_func)
         metadata = cast("Mapping[str, str | bytes]", event.metadata)
-        tokens = () if event.method_name.startswith(_HEALTH) else self._tokens
+        is_open = event.method_name.startswith(_HEALTH)
+        tokens = () if is_open else self._tokens
+        authenticate = None if is_open else self._authenticate
 
         async def guarded(stream: Stream[object, object]) -> None:
             messages = _MessageReader(self, stream._stream)  # noqa: SLF001 - the only way to see sizes in time
@@ -244,6 +250,8 @@ class DrainingServer(Server):
             try:
                 self._check_load()
                 check_metadata(metadata, tokens)
+                if authenticate is not None:
+                    caller.set(await authenticate(metadata))
                 await call(stream)
             except asyncio.CancelledError:
                 if self._stopping:

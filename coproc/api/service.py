@@ -7,12 +7,13 @@ already decoded, and errors are ``coproc.errors``, which the transport turns int
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from coproc.api import convert, inputs, validation
+from coproc.api.caller import caller
 from coproc.api.ciphertexts import check_ciphertexts, trivial_bytes, trivial_ciphertexts
 from coproc.api.generated.coproc.v1 import (
     CancelTransactionResponse,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
     from coproc.keyring import KeyCache
     from coproc.store.base import Store, Submission
+    from coproc.store.tenants import Tenant
 
 INSECURE: Final = "insecure"
 """Name of every parameter set without a published security level (``KeyRecord.parameters``)."""
@@ -173,11 +175,14 @@ class CoprocessorService:
     async def submit_computations(self, request: SubmitComputationsRequest) -> SubmitComputationsResponse:
         """Check a graph and write it down; when this returns it is not lost any more."""
         submission = validation.check_submission(request, self._limits)
-        await self._check_cost(submission)
+        tenant = caller.get()
+        await self._check_cost(submission, tenant)
         await self._require_key(submission.key_id)
+        if tenant is not None:
+            submission = replace(submission, tenant=tenant.name)
         return SubmitComputationsResponse(accepted=await self._store.submit(submission))
 
-    async def _check_cost(self, submission: Submission) -> None:
+    async def _check_cost(self, submission: Submission, tenant: Tenant | None) -> None:
         """Refuse what is too deep or too dear before it is written down."""
         # On a thread: the first estimate of the widest divisions takes seconds.
         cost = await trio.to_thread.run_sync(cost_of, submission.computations)
@@ -195,6 +200,8 @@ class CoprocessorService:
                 " in one request",
                 limit="max_bootstraps_per_request",
             )
+        if tenant is not None:
+            await self._check_quota(tenant, cost.bootstraps)
         await self._check_queue()
 
     async def _check_queue(self) -> None:
@@ -202,10 +209,26 @@ class CoprocessorService:
         if await self._store.count_open(limits.max_open_groups) >= limits.max_open_groups:
             raise Overloaded("the queue is full; try again later", limit="max_open_groups", retry_after=5.0)
 
+    async def _check_quota(self, tenant: Tenant, bootstraps: int) -> None:
+        most, each = tenant.max_open_groups, tenant.max_bootstraps_per_request
+        if each is not None and bootstraps > each:
+            raise InvalidInput(
+                "computations",
+                f"take up to {bootstraps} bootstraps, your quota is {each} in one request",
+                quota="max_bootstraps_per_request",
+            )
+        if most is not None and await self._store.count_open(most + 1, tenant.name) >= most:
+            raise Overloaded(
+                f"your quota of {most} open groups is used up; try again later",
+                quota="max_open_groups",
+                retry_after=5.0,
+            )
+
     async def cancel_transaction(self, request: CancelTransactionRequest) -> CancelTransactionResponse:
         """Cancel what is not done of a transaction. Raises NotFound."""
         transaction_id = validation.check_transaction_id(request.transaction_id)
-        return CancelTransactionResponse(cancelled=await self._store.cancel(transaction_id))
+        tenant = caller.get()
+        return CancelTransactionResponse(cancelled=await self._store.cancel(transaction_id, tenant and tenant.name))
 
     async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
         """Say how handles, or all computations of a transaction, are doing."""

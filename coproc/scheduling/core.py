@@ -16,7 +16,7 @@ The rules:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coproc.errors import RecoverableError
 from coproc.scheduling.model import (
@@ -48,7 +48,13 @@ from coproc.store.rules import ATTEMPTS_EXHAUSTED, failure_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from coproc.scheduling.model import Action, Event
+    from coproc.scheduling.model import Action, Candidate, Event
+
+
+COMPANY_FACTOR: Final = 4
+"""How many times longer the chains of one tenant's work may be than those of another's in the same job."""
+COMPANY_LEVELS: Final = 16
+"""Chains up to this long count as equal."""
 
 
 def step(state: State, event: Event, now: float, chance: float = 0.5) -> tuple[State, tuple[Action, ...]]:
@@ -73,8 +79,8 @@ def next_time(state: State) -> float:
     times = [state.renew_due if state.held and not state.renewing else NEVER]
     if _room(state):
         times.append(state.claim_due)
-    if len(state.jobs) < state.policy.jobs and not _must_wait_for_suspect(state):
-        times += [held.ready_at + state.policy.window for held in state.held.values() if held.is_waiting]
+    if not _must_wait_for_suspect(state):
+        times += [held.ready_at + state.policy.window for held in _startable(state)]
     return min(times)
 
 
@@ -225,8 +231,8 @@ def _start_jobs(state: State, now: float) -> tuple[State, list[Action]]:
     if suspect is not None:
         state, released = _give_back(state, [n for n in state.held if n != suspect.candidate.work.group_id])
         actions += released
-    while len(state.jobs) < state.policy.jobs:
-        ready = [held for held in state.held.values() if held.is_waiting and held.ready_at <= now]
+    while len(state.jobs) < state.policy.jobs + state.policy.guest_jobs:
+        ready = [held for held in _startable(state) if held.ready_at <= now]
         if not ready or not _is_ripe(state, ready, now):
             break
         chosen, served, virtual_time = choose_batch(state, ready, now)
@@ -235,6 +241,26 @@ def _start_jobs(state: State, now: float) -> tuple[State, list[Action]]:
         state = replace(state, next_job=job + 1, served=served, virtual_time=virtual_time).with_held(changed)
         actions.append(Start(job, tuple(held.candidate.work for held in chosen)))
     return state, actions
+
+
+def _startable(state: State) -> list[Held]:
+    """Groups for which there is a job slot: once the common ones are taken, those of tenants with nothing computing."""
+    waiting = [held for held in state.held.values() if held.is_waiting]
+    jobs = len(state.jobs)
+    if jobs < state.policy.jobs:
+        return waiting
+    if jobs >= state.policy.jobs + state.policy.guest_jobs:
+        return []
+    busy = {held.candidate.tenant for held in state.held.values() if held.job is not None}
+    return [held for held in waiting if held.candidate.tenant not in busy]
+
+
+def _is_company(candidate: Candidate, first: Candidate) -> bool:
+    """Whether a group may share a job with the first one: all results of a job come at its end."""
+    if candidate.tenant == first.tenant:
+        return True
+    shorter, longer = sorted((candidate.path, first.path))
+    return longer <= COMPANY_FACTOR * max(shorter, COMPANY_LEVELS)
 
 
 def _is_ripe(state: State, ready: Sequence[Held], now: float) -> bool:
@@ -272,11 +298,12 @@ def choose_batch(state: State, ready: Sequence[Held], now: float) -> tuple[list[
             held.candidate.work.key_id == chosen[0].candidate.work.key_id
             and not held.alone
             and cost + held.candidate.cost <= policy.batch_cost
+            and _is_company(held.candidate, chosen[0].candidate)
         )
         if not fits:
             continue
         virtual_time = max(virtual_time, served.get(tenant, 0.0))
-        served[tenant] = served.get(tenant, 0.0) + held.candidate.cost
+        served[tenant] = served.get(tenant, 0.0) + held.candidate.cost / held.candidate.weight
         chosen.append(held)
         cost += held.candidate.cost
         if held.alone:

@@ -28,6 +28,8 @@ class Policy:
     """The most groups under lease at once."""
     jobs: int = 2
     """The most jobs computing at once: a short one need not wait for the end of a long one."""
+    guest_jobs: int = 0
+    """Further jobs for tenants of whom nothing is computing: nobody waits for the end of others' long work."""
     batch_groups: int = 64
     """The most groups in one job."""
     batch_cost: int = 20_000
@@ -60,6 +62,8 @@ class Candidate:
     """Estimated bootstraps."""
     path: int
     """Estimated levels of its longest chain."""
+    weight: float = 1.0
+    """The tenant's share: what it is charged is divided by this."""
 
 
 # ---------------------------------------------------------------------------------------------- events

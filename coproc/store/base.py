@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
+    from coproc.store.tenants import Tenant
 
 
 class State(IntEnum):
@@ -111,6 +112,8 @@ class WorkGroup:
     attempts: int
     """How often it has been claimed before."""
     tenant: str | None = None
+    weight: float = 1.0
+    """Its tenant's share, relative to others."""
     unreadable: Mapping[Handle, Failure] = field(default_factory=dict["Handle", "Failure"])
     """Outputs whose stored definition makes no sense (a damaged row): they fail, and nothing else does."""
 
@@ -206,8 +209,12 @@ class Store(Protocol):
         """Status of every computation of a transaction, in submission order."""
         ...
 
-    async def count_open(self, limit: int) -> int:
-        """Count groups that wait for inputs or workers, or compute; stops at ``limit``."""
+    async def count_open(self, limit: int, tenant: str | None = None) -> int:
+        """Count groups (of a tenant, or all) that wait for inputs or workers, or compute; stops at ``limit``."""
+        ...
+
+    async def find_tenant(self, key_hash: bytes) -> Tenant | None:
+        """Find the active tenant that an API key (its SHA-256) belongs to."""
         ...
 
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:

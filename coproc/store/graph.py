@@ -97,11 +97,30 @@ _GROUPS_AROUND: Final = """
     select c.group_id from computation_inputs i join computations c on c.output = i.output
     where i.input = any(%(handles)s)
 """
+# Tenants take turns: the oldest group of each, then the second of each. Tenants with open work are found by hopping
+# from one to the next over the index, so that a long queue of one costs nothing.
 _CLAIM: Final = f"""
-    select group_id, key_id, transaction_id, attempts, tenant from work_groups
-    where state in ({State.READY:d}, {State.COMPUTING:d})
-      and (state = {State.READY:d} or lease_until <= clock_timestamp())
-    order by group_id limit %s for update skip locked
+    with recursive waiting (tenant) as (
+        (select coalesce(tenant, '') from work_groups where state in (0, 1, 2) order by coalesce(tenant, '') limit 1)
+      union all
+        select (
+            select coalesce(w.tenant, '') from work_groups w
+            where w.state in (0, 1, 2) and coalesce(w.tenant, '') > waiting.tenant
+            order by coalesce(w.tenant, '') limit 1
+        ) from waiting where waiting.tenant is not null
+    )
+    select g.group_id, g.key_id, g.transaction_id, g.attempts, g.tenant,
+           coalesce((select t.weight from tenants t where t.name = g.tenant), 1)
+    from waiting, lateral (
+        select ready.*, row_number() over (order by ready.group_id) as turn from (
+            select w.group_id, w.key_id, w.transaction_id, w.attempts, w.tenant from work_groups w
+            where coalesce(w.tenant, '') = waiting.tenant and w.state in ({State.READY:d}, {State.COMPUTING:d})
+              and (w.state = {State.READY:d} or w.lease_until <= clock_timestamp())
+            order by w.group_id limit %(limit)s for update skip locked
+        ) as ready
+    ) as g
+    where waiting.tenant is not null
+    order by g.turn, g.group_id limit %(limit)s
 """  # noqa: S608 - constants
 _LIVE_MEMBERS: Final = f"""
     select c.group_id, c.output, c.operation, c.operands, c.is_allowed, c.is_needed from computations c
@@ -247,7 +266,7 @@ async def add_groups(
 
 async def lease(connection: TrioConnection, worker: str, limit: int, seconds: float) -> list[WorkGroup]:
     """Claim groups. Takes no graph lock: rows that another claim holds are skipped."""
-    cursor = await connection.execute(_CLAIM.encode(), [limit], binary=True)
+    cursor = await connection.execute(_CLAIM.encode(), {"limit": limit}, binary=True)
     claimed = await cursor.fetchall()
     if not claimed:
         return []
@@ -278,7 +297,8 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
             frozenset(wanted[group_id]),
             attempts,
             tenant,
+            weight,
             unreadable[group_id],
         )
-        for group_id, key_id, transaction_id, attempts, tenant in claimed
+        for group_id, key_id, transaction_id, attempts, tenant, weight in claimed
     ]

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
     from coproc.store.base import Failure, GroupOutcome, KeyRecord, StoredCiphertext, Submission
+    from coproc.store.tenants import Tenant
 
 WAKEUP_BUFFER = 64
 """Wake-ups a subscriber may leave unread before further ones are dropped."""
@@ -80,6 +81,8 @@ class MemoryStore:
     """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
 
     def __init__(self) -> None:
+        self.tenants: dict[bytes, Tenant] = {}
+        """By the SHA-256 of their API keys."""
         self._keys: dict[bytes, tuple[KeyRecord, bytes]] = {}
         self._ciphertexts: dict[Handle, StoredCiphertext] = {}
         self._entries: dict[Handle, _Entry] = {}
@@ -213,11 +216,21 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return [self._status(handle) for handle in self._transactions.get(transaction_id, ())]
 
-    async def count_open(self, limit: int) -> int:
+    async def find_tenant(self, key_hash: bytes) -> Tenant | None:
+        """Find a tenant; see ``Store.find_tenant``."""
+        await trio.lowlevel.checkpoint()
+        return self.tenants.get(key_hash)
+
+    async def count_open(self, limit: int, tenant: str | None = None) -> int:
         """Count unfinished groups; see ``Store.count_open``."""
         await trio.lowlevel.checkpoint()
         open_states = (State.WAITING, State.READY, State.COMPUTING)
-        return sum(1 for _ in islice((g for g in self._groups.values() if g.state in open_states), limit))
+        return sum(
+            1
+            for _ in islice(
+                (g for g in self._groups.values() if g.state in open_states and tenant in (None, g.tenant)), limit
+            )
+        )
 
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
         """Lease groups; see ``Store.claim``."""

@@ -27,6 +27,7 @@ from coproc.store.rules import (
     unknown_key,
     unknown_transaction,
 )
+from coproc.store.tenants import find_tenant
 from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext, Submission, WorkGroup
     from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
+    from coproc.store.tenants import Tenant
 
 T = TypeVar("T")
 CONFLICT_ATTEMPTS: Final = 5
@@ -184,11 +186,17 @@ class PostgresStore:
             found = {status.handle: status for status in await _read_status(connection, outputs)}
         return [found[output] for output in outputs]
 
-    async def count_open(self, limit: int) -> int:
+    async def find_tenant(self, key_hash: bytes) -> Tenant | None:
+        """Find a tenant; see ``Store.find_tenant``."""
+        return await find_tenant(self.pool, key_hash)
+
+    async def count_open(self, limit: int, tenant: str | None = None) -> int:
         """Count unfinished groups; see ``Store.count_open``."""
         async with self.pool.connection() as connection:
             cursor = await connection.execute(
-                "select count(*) from (select from work_groups where state in (0, 1, 2) limit %s) as open", [limit]
+                "select count(*) from (select from work_groups where state in (0, 1, 2)"
+                " and (%s::text is null or coalesce(tenant, '') = %s) limit %s) as open",
+                [tenant, tenant, limit],
             )
             row = await cursor.fetchone()
             return int(row[0]) if row else 0
