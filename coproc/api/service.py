@@ -149,7 +149,9 @@ class CoprocessorService:
             await self._check_queue()
             # In this order: a list without computations does nothing, and comes again with the same call.
             await self._store.put_ciphertexts([accepted.stored])
-            new = await self._store.submit(accepted.submission)
+            tenant = caller.get()
+            name = None if tenant is None else tenant.name
+            new = await self._store.submit(replace(accepted.submission, tenant=name))
         return UploadInputsResponse(
             handles=[*accepted.handles], transaction_id=accepted.submission.transaction_id, accepted=new
         )
@@ -228,7 +230,8 @@ class CoprocessorService:
         """Cancel what is not done of a transaction. Raises NotFound."""
         transaction_id = validation.check_transaction_id(request.transaction_id)
         tenant = caller.get()
-        return CancelTransactionResponse(cancelled=await self._store.cancel(transaction_id, tenant and tenant.name))
+        name = None if tenant is None else tenant.name
+        return CancelTransactionResponse(cancelled=await self._store.cancel(transaction_id, name))
 
     async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
         """Say how handles, or all computations of a transaction, are doing."""
