@@ -58,7 +58,7 @@ def test_nothing_can_be_changed() -> None:
     [
         ({"grpc_port": 70000}, r"grpc_port \(COPROC_GRPC_PORT\): .*less than or equal to 65535"),
         ({"grpc_port": "many"}, r"grpc_port \(COPROC_GRPC_PORT\): .*integer"),
-        ({"executor": "abacus"}, r"executor .*'auto', 'cpu', 'gpu', 'reference' or 'concrete'"),
+        ({"executor": "abacus"}, r"executor .*'auto', 'cpu', 'gpu', 'emulated', 'reference' or 'concrete'"),
         ({"database_url": "mysql://secret"}, r"database_url .*must start with postgresql://"),
         ({"lease_seconds": 0}, "lease_seconds .*greater than or equal to 1"),
         ({"tls_key": "key.pem"}, "tls_certificate and tls_key must be given together"),
