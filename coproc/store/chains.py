@@ -6,14 +6,16 @@ newest block of a chain is where following goes on. Everything remembers its blo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Final, Protocol
 
-from coproc.errors import RecoverableError
+from coproc.errors import InvalidInput, RecoverableError
+from coproc.store.base import Store
+from coproc.store.rules import check_same_definition, connected_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
@@ -125,3 +127,104 @@ def check_extends(tip: BlockId | None, blocks: Sequence[ChainBlock], remaining: 
     for earlier, later in pairwise(blocks):
         if (earlier.hash, earlier.number + 1) != (later.parent, later.number):
             raise ChainMoved(f"block {later.number} does not follow the one before", chain_id=later.chain_id)
+
+
+class ChainStore(Store, Protocol):
+    """A store that also keeps what chains bring."""
+
+    async def chain_tail(self, chain_id: int, limit: int) -> Sequence[BlockId]:
+        """The newest ``limit`` blocks of a chain, oldest first; the last one is where following goes on."""
+        ...
+
+    async def advance_chain(
+        self, chain_id: int, key_id: bytes, orphaned: Sequence[bytes], blocks: Sequence[ChainBlock]
+    ) -> ChainChange:
+        """Write blocks with everything they bring, and take orphaned ones back, in one transaction.
+
+        A computation is linked to each block and transaction that asks for it. What orphaned blocks alone asked for
+        goes with its result, unless something that stays reads it; what they alone allowed is allowed no more. What
+        the new blocks bring again stays as it is. An event that contradicts what is known is a fault, not an error.
+
+        Args:
+            chain_id: the chain.
+            key_id: the server key that its computations are done with.
+            orphaned: hashes of the newest blocks, which are no part of the chain any more.
+            blocks: what follows the rest, in order.
+
+        Raises:
+            ChainMoved: ``blocks`` do not follow, or ``orphaned`` are not there: another process was faster.
+            NotFound: an unknown key.
+        """
+        ...
+
+    async def chain_faults(self, chain_id: int, limit: int) -> Sequence[Fault]:
+        """The newest events of a chain that made no sense, newest first."""
+        ...
+
+    async def chain_delegation(
+        self, chain_id: int, delegator: bytes, delegate: bytes, contract: bytes
+    ) -> Delegation | None:
+        """The newest word on whether ``delegate`` may read for ``delegator`` in a contract; None: there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What is to be written for blocks."""
+
+    new: tuple[tuple[bytes, Computation], ...]
+    """Computations that are not known yet, each with the transaction that asked for it first."""
+    failures: Mapping[Handle, Failure]
+    """Those of them that fail from the start."""
+    links: tuple[tuple[bytes, bytes, Handle], ...]
+    """Block, transaction and output, for known and new ones; each once, in order."""
+    faults: tuple[tuple[bytes, Fault], ...]
+    """With the block that each stands in."""
+
+    @property
+    def groups(self) -> list[tuple[bytes, tuple[Computation, ...]]]:
+        """The new computations in connected groups, each with its transaction; a group does not leave a transaction."""
+        by_transaction = groupby(self.new, key=lambda item: item[0])
+        return [
+            (transaction_id, group)
+            for transaction_id, members in by_transaction
+            for group in connected_groups([computation for _, computation in members])
+        ]
+
+
+def accept(
+    blocks: Sequence[ChainBlock], known: Mapping[Handle, Computation | None], allowed: Collection[Handle]
+) -> Accepted:
+    """Sort out what blocks bring.
+
+    Args:
+        blocks: in order.
+        known: outputs that are defined already; None where the handle names something else altogether.
+        allowed: handles that somebody may read.
+    """
+    new: dict[Handle, tuple[bytes, Computation]] = {}
+    failures: dict[Handle, Failure] = {}
+    links: dict[tuple[bytes, bytes, Handle], None] = {}
+    faults = [(block.hash, fault) for block in blocks for fault in block.faults]
+    for block in blocks:
+        for item in block.computations:
+            computation, transaction_id = item.computation, item.transaction_id
+            output = computation.output
+            earlier = new[output][1] if output in new else known.get(output, computation)
+            try:
+                _check_definition(earlier, computation)
+            except InvalidInput as error:
+                faults.append((block.hash, Fault(-1, transaction_id, output, REDEFINED, error.message)))
+                continue
+            if output not in known and output not in new:
+                new[output] = (transaction_id, replace(computation, is_allowed=output in allowed))
+                if item.failure is not None:
+                    failures[output] = item.failure
+            links[block.hash, transaction_id, output] = None
+    return Accepted(tuple(new.values()), failures, tuple(links), tuple(faults))
+
+
+def _check_definition(earlier: Computation | None, computation: Computation) -> None:
+    if earlier is None:
+        raise InvalidInput("result", "this handle already names another value")
+    check_same_definition(earlier, computation)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LOCK: Final = 0x636F_7072_6F63_0002
 """Key of the advisory lock ("coproc", 2)."""
 CHANNEL: Final = "coproc_wakeups"
+NOBODY: Final = b"\0"
+"""Output of the computation that results point to which were taken back."""
 
 _LIVE: Final = (
     "{0}.failure_rule is null and not exists (select from ciphertexts stored where stored.handle = {0}.output)"
@@ -241,6 +243,14 @@ async def add_groups(
         ],
     )
     group_ids = sorted(group_id for (group_id,) in await cursor.fetchall())
+    await add_members(connection, group_ids, groups)
+    return group_ids
+
+
+async def add_members(
+    connection: TrioConnection, group_ids: Sequence[int], groups: Sequence[Sequence[Computation]]
+) -> None:
+    """Insert the computations of new groups."""
     members = [
         (group_id, *pair) for group_id, group in zip(group_ids, groups, strict=True) for pair in enumerate(group)
     ]
@@ -261,7 +271,6 @@ async def add_groups(
         "insert into computation_inputs (input, output) select * from unnest(%s::bytea[], %s::bytea[])",
         [[source for source, _ in edges], [output for _, output in edges]],
     )
-    return group_ids
 
 
 async def lease(connection: TrioConnection, worker: str, limit: int, seconds: float) -> list[WorkGroup]:

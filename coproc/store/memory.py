@@ -308,7 +308,7 @@ class MemoryStore:
     ) -> Sequence[ResultEvent]:
         """Results with a greater sequence number, in order."""
         await trio.lowlevel.checkpoint()
-        later = self._events[max(sequence, 0) :]
+        later = [event for event in self._events[max(sequence, 0) :] if event.transaction_id]  # the rest was taken back
         if transaction_ids is not None:
             wanted = set(transaction_ids)
             later = [event for event in later if event.transaction_id in wanted]

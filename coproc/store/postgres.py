@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from coproc.errors import RecoverableError
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
-from coproc.store import blobs, ending, graph
+from coproc.store import blobs, chain_graph, ending, graph
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
 from coproc.store.faults import is_conflict
 from coproc.store.operands import decode_operands
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import trio
 
     from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext, Submission, WorkGroup
+    from coproc.store.chains import BlockId, ChainBlock, ChainChange, Delegation, Fault
     from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
     from coproc.store.tenants import Tenant
@@ -298,9 +299,14 @@ class PostgresStore:
                 f"""
                 select r.sequence, r.transaction_id, r.output, c.failure_rule, c.failure_message, c.failure_cause
                 from results r join computations c on c.output = r.output
-                where r.sequence > %(sequence)s {chosen} order by r.sequence limit %(limit)s
+                where r.sequence > %(sequence)s and r.output <> %(nobody)s {chosen} order by r.sequence limit %(limit)s
                 """.encode(),  # noqa: S608 - constants
-                {"sequence": sequence, "limit": max(limit, 0), "transactions": list(transaction_ids or ())},
+                {
+                    "sequence": sequence,
+                    "limit": max(limit, 0),
+                    "transactions": list(transaction_ids or ()),
+                    "nobody": graph.NOBODY,
+                },
                 binary=True,
             )
             return [
@@ -317,6 +323,35 @@ class PostgresStore:
             cursor = await connection.execute("select coalesce(max(sequence), 0) from results")
             row = await cursor.fetchone()
             return int(row[0]) if row else 0
+
+    async def chain_tail(self, chain_id: int, limit: int) -> Sequence[BlockId]:
+        """Read where a chain stands; see ``ChainStore.chain_tail``."""
+        async with self.pool.connection() as connection:
+            return await chain_graph.tail(connection, chain_id, limit)
+
+    async def advance_chain(
+        self, chain_id: int, key_id: bytes, orphaned: Sequence[bytes], blocks: Sequence[ChainBlock]
+    ) -> ChainChange:
+        """Write blocks and take others back; see ``ChainStore.advance_chain``."""
+
+        async def work(connection: TrioConnection) -> ChainChange:
+            await _check_keys(connection, {key_id})
+            await graph.lock_graph(connection)
+            return await chain_graph.advance(connection, chain_id, key_id, orphaned, blocks)
+
+        return await self._atomically(work)
+
+    async def chain_faults(self, chain_id: int, limit: int) -> Sequence[Fault]:
+        """Read faults; see ``ChainStore.chain_faults``."""
+        async with self.pool.connection() as connection:
+            return await chain_graph.faults(connection, chain_id, limit)
+
+    async def chain_delegation(
+        self, chain_id: int, delegator: bytes, delegate: bytes, contract: bytes
+    ) -> Delegation | None:
+        """Read a delegation; see ``ChainStore.chain_delegation``."""
+        async with self.pool.connection() as connection:
+            return await chain_graph.delegation(connection, chain_id, delegator, delegate, contract)
 
     def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
         """Subscribe to wake-ups; all subscribers share one connection. See ``Store.wakeups``."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.types import FheType, new_handle
 from coproc.scheduling.core import choose_batch, step
 from coproc.scheduling.model import Candidate, Claimed, Held, Policy, Start, State, Tick
 from coproc.store.base import WorkGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def candidate(group_id: int, tenant: bytes, *, cost: int = 10, path: int = 5, weight: float = 1.0) -> Candidate:
@@ -16,8 +21,7 @@ def candidate(group_id: int, tenant: bytes, *, cost: int = 10, path: int = 5, we
     return Candidate(work, tenant, cost, path, weight)
 
 
-def started(actions: object) -> list[list[int]]:
-    assert isinstance(actions, tuple)
+def started(actions: Iterable[object]) -> list[list[int]]:
     return [[work.group_id for work in action.groups] for action in actions if isinstance(action, Start)]
 
 
