@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from coproc.api.limits import Limits
+from coproc.chain.settings import ChainSettings  # noqa: TC001 - pydantic reads it
 from coproc.layers import InvalidConfiguration, find_origins, read_file, read_secrets, read_variables
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 ExecutorName = Literal["auto", "cpu", "gpu", "emulated", "reference", "concrete"]
 StrategyName = Literal["auto", "throughput", "latency"]
 ShiftSemantics = Literal["modulo", "zero"]
-RoleName = Literal["api", "worker", "results"]
+RoleName = Literal["api", "worker", "results", "listener"]
 RewriteName = Literal["select_of_sum", "difference_of_sum", "column_sums", "boolean_trees"]
 ProofPolicyName = Literal["verify", "trust"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-ALL_ROLES: Final = frozenset[RoleName]({"api", "worker", "results"})
+ALL_ROLES: Final = frozenset[RoleName]({"api", "worker", "results", "listener"})
 
 
 def default_data_directory() -> Path:
@@ -83,8 +84,8 @@ class Config(BaseSettings):
     secrets_directory: Path | None = None
     """One file for each secret setting, named like it."""
     roles: Annotated[frozenset[RoleName], NoDecode] = ALL_ROLES
-    """What this process does: ``api`` (gRPC), ``worker`` (scheduler and executor), ``results`` (websocket), separated
-    by commas. A service may be made of any number of processes of each role on one Postgres."""
+    """What this process does: ``api`` (gRPC), ``worker`` (scheduler and executor), ``results`` (websocket),
+    ``listener`` (an actor for each of ``chains``), separated by commas. Processes of all roles share one Postgres."""
     migrate_on_start: bool = True
     """Bring the database to this version's schema; False: wait until ``coproc migrate`` has done so."""
     database_url: str | None = Field(default=None, repr=False)
@@ -141,6 +142,8 @@ class Config(BaseSettings):
     """Of lists of encrypted inputs: ``verify`` refuses what needs a proof, as there is no verifier; ``trust`` ignores
     proofs, so that callers are trusted to know what they encrypt and for whom."""
     limits: Limits = Field(default_factory=Limits)
+    chains: tuple[ChainSettings, ...] = ()
+    """Chains whose contracts call, in JSON or as tables ``[[chains]]`` of the file."""
 
     log_format: LogFormat = "auto"
     """``auto``: for people on a terminal, JSON otherwise."""
@@ -192,7 +195,7 @@ class Config(BaseSettings):
             if isinstance(value, dict):
                 values |= {f"{name}.{part}": inner for part, inner in cast("dict[str, object]", value).items()}
             elif isinstance(value, list):
-                values[name] = sorted(cast("list[str]", value))
+                values[name] = value if name == "chains" else sorted(cast("list[str]", value))
             else:
                 values[name] = value
         for name, field in type(self).model_fields.items():
@@ -221,6 +224,13 @@ class Config(BaseSettings):
         if not roles:
             raise ValueError("must name at least one role")
         return roles
+
+    @field_validator("chains")
+    @classmethod
+    def _check_chains(cls, chains: tuple[ChainSettings, ...]) -> tuple[ChainSettings, ...]:
+        if len({chain.chain_id for chain in chains}) != len(chains):
+            raise ValueError("must name every chain once")
+        return chains
 
     @field_validator("results_origins")
     @classmethod

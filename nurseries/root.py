@@ -9,7 +9,8 @@ Decides the tree::
         postgres   unless a URL was given
         store      pool and migrations
         services (one for one; those of the process's roles)
-          results (role results), executor and scheduler (role worker), listener (role api)
+          results (role results), executor and scheduler (role worker), listener (role api),
+          an actor for every chain (role listener)
 
 and the drain: the listener and the scheduler stop taking work at the same moment and share ``drain_seconds``; then the
 executor, results, store, database and health end, in this order. Must not know what any of them does.
@@ -43,6 +44,7 @@ from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
 from coproc.tfhe.server_key import load_casting_key, load_server_key
 from nurseries.certificates import follow_certificates
+from nurseries.chain import ChainActor
 from nurseries.cpu_executor import cpu_executor
 from nurseries.executor import ExecutorActor, JobCall
 from nurseries.gpu_executor import GpuExecutorActor, find_gpus, gpu_executor, require_gpu
@@ -59,8 +61,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
+    from coproc.chain.settings import ChainSettings
     from coproc.config import Config
-    from coproc.store.base import Store
+    from coproc.store.chains import ChainStore
     from coproc.tfhe.keys import EvaluationKey
     from coproc.tfhe.server_key import CastingKey
 
@@ -85,7 +88,8 @@ class Service:
         """Bound ports by actor; a restarted actor binds the one it had."""
         self.draining = False
         self.started = False
-        self.store: Store | None = None
+        self.store: ChainStore | None = None
+        self.chains: dict[int, ChainActor] = {}
         self.keys: KeyCache | None = None
         self.executor: ExecutorActor | None = None
         self.scheduler: Scheduler | None = None
@@ -103,7 +107,10 @@ class Service:
         listener = Child(
             "listener", self._run_listener, stop=partial(self._stop, "listener"), stop_grace=drain + CLOSE_SECONDS
         )
-        in_order = [("results", results), ("worker", executor), ("worker", scheduler), ("api", listener)]
+        chains = [
+            ("listener", Child(f"chain-{chain.chain_id}", partial(self._run_chain, chain))) for chain in config.chains
+        ]
+        in_order = [("results", results), ("worker", executor), ("worker", scheduler), ("api", listener), *chains]
         self.services = Supervisor("services", [child for role, child in in_order if role in config.roles])
         services = Child(
             "services",
@@ -187,6 +194,10 @@ class Service:
         if isinstance(executor, GpuExecutorActor):
             actors["gpu"] = executor.device_health
             numbers["executor_taken_over"] = executor.taken_over
+        for chain_id, chain in self.chains.items():
+            if actors[f"chain-{chain_id}"].healthy:
+                actors[f"chain-{chain_id}"] = chain.health
+            numbers |= {f"chain_{chain_id}_{name}": value for name, value in asdict(chain.statistics).items()}
         return HealthReport(
             started=self.started,
             ready=self.is_ready,
@@ -351,6 +362,11 @@ class Service:
         run = partial(run_listener, service, settings, stopping=self._fresh_stop("listener"))
         await self._listening("listener", task_status, run)
 
+    async def _run_chain(self, settings: ChainSettings, *, task_status: trio.TaskStatus[object]) -> None:
+        store, _ = self._needs()
+        actor = self.chains[settings.chain_id] = ChainActor(store, settings)
+        await actor.run(task_status=task_status)
+
     async def _listening(
         self, actor: str, task_status: trio.TaskStatus[object], run: Callable[..., Awaitable[object]]
     ) -> None:
@@ -379,7 +395,7 @@ class Service:
             config.tls_certificate, config.tls_key, self._tls_contexts.values, task_status=task_status
         )
 
-    def _needs(self) -> tuple[Store, KeyCache]:
+    def _needs(self) -> tuple[ChainStore, KeyCache]:
         if self.store is None or self.keys is None:
             raise RecoverableError("the store is not open")
         return self.store, self.keys

@@ -258,6 +258,11 @@ class PostgresStore:
             if not await _lock_held(connection, worker, [group_id]):
                 raise _LeaseLost
             stored = [result.handle for result in outcome.results]
+            cursor = await connection.execute(
+                "select from computations where group_id = %s and output = any(%s)", [group_id, stored]
+            )
+            if cursor.rowcount < len(stored):  # taken back by the chain that had asked for it
+                raise _LeaseLost
             await connection.execute(
                 "update ciphertexts x set is_allowed = c.is_allowed from computations c"
                 " where c.output = x.handle and x.handle = any(%s) and x.is_allowed <> c.is_allowed",
