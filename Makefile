@@ -6,12 +6,13 @@ UV_SYNC := $(UV) sync --quiet --frozen --python $(PYTHON) --extra embedded --ext
 export UV_PYTHON_DOWNLOADS := never
 NPM_STAMP := tests/clients/node_modules/.stamp
 
-.PHONY: demo test check fmt setup clean proto lint types imports
+.PHONY: e2e demo test check fmt setup clean proto lint types imports
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up and run the main job: an encrypted token transfer, end to end"
 	@echo "make test    set up and run the tests (real Postgres, real node-tfhe)"
+	@echo "make e2e     a dapp on a chain at real parameters (minutes)"
 	@echo "make check   format, lint, types, imports and tests"
 	@echo "make fmt     format the code"
 
@@ -36,6 +37,9 @@ demo: .venv/.stamp
 
 test: .venv/.stamp $(NPM_STAMP)
 	$(RUN)/pytest $(PYTEST_ARGS)
+
+e2e: .venv/.stamp $(NPM_STAMP)
+	COPROC_E2E=1 $(RUN)/pytest tests/clients/test_dapp.py -k real
 
 lint: .venv/.stamp
 	$(RUN)/ruff format --check .

@@ -102,11 +102,17 @@ class Transfer:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option("--executor", default="auto", show_default=True, help="auto, cpu, gpu, emulated, reference or concrete.")
 @click.option("--toy", is_flag=True, help="Insecure parameters: a matter of seconds, and no security at all.")
-def demo(executor: str, *, as_json: bool, toy: bool) -> None:
+@click.option("--chain", is_flag=True, help="The transfer of a contract on a real chain (anvil, from npm).")
+def demo(executor: str, *, as_json: bool, toy: bool, chain: bool) -> None:
     """Run the main job: an encrypted token transfer, from keys to decrypted balances.
 
     Ends with status 1 if any result is wrong.
     """
+    if chain:
+        from coproc.cli.demo_chain import run_demo  # noqa: PLC0415 - another story
+
+        run_demo(executor, as_json=as_json, toy=toy)
+        return
     console = Console(stderr=True, quiet=as_json)
     balance = secrets.randbelow(1 << 40) + 1
     story = Transfer(balance, secrets.randbelow(1 << 40), secrets.randbelow(balance) + 1)
