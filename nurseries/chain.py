@@ -152,14 +152,19 @@ class ChainActor:
     async def _follow(self, node: Node) -> None:
         """Go on for ever. Raises CoprocError."""
         settings = self.settings
+        newest, since = -1, trio.current_time()
         while True:
             head = await get_head(node, settings.confirmations)
             if head is not None:
                 self.statistics.head = head.number
+                if head.number > newest:
+                    newest, since = head.number, trio.current_time()
                 follower = await self._load(head)
                 while await self._advance(node, follower, head):
                     pass
                 self.error = None
+            if len(settings.urls) > 1 and trio.current_time() - since > settings.stale_seconds:
+                raise NodeFault(f"the node has had no new block for {settings.stale_seconds} s")
             await node.wait(settings.poll_seconds)
 
     async def _load(self, head: Header) -> Follower:

@@ -348,6 +348,7 @@ class Service:
                 allow_insecure_parameters=config.allow_insecure_parameters,
                 input_proofs=ProofPolicy(config.input_proofs),
                 limits=config.limits,
+                chains=frozenset(chain.chain_id for chain in config.chains),
             ),
         )
         settings = ListenerSettings(

@@ -76,6 +76,8 @@ class ServiceSettings:
     """How often a subscription looks for results without having been woken."""
     input_proofs: inputs.ProofPolicy = inputs.ProofPolicy.VERIFY
     limits: Limits = field(default_factory=Limits)
+    chains: frozenset[int] = frozenset()
+    """Chains that are followed: the handles that their contracts compute are theirs to define."""
 
 
 class CoprocessorService:
@@ -121,6 +123,7 @@ class CoprocessorService:
         """Check and store encrypted inputs, all or none of them."""
         key_id = validation.check_digest(request.key_id, "key_id")
         uploads = validation.check_uploads(request, self._limits)
+        validation.check_foreign([upload.handle for upload in uploads], self.settings.chains, "items")
         with self._one_upload():
             await self._require_key(key_id)
             facts = await self._keys.facts(key_id)
@@ -160,6 +163,7 @@ class CoprocessorService:
         """Make and store noiseless ciphertexts of public values, all or none of them."""
         key_id = validation.check_digest(request.key_id, "key_id")
         values = validation.check_trivial_values(request, self._limits)
+        validation.check_foreign([value.handle for value in values], self.settings.chains, "items")
         await self._require_key(key_id)
         facts = await self._keys.facts(key_id)
         size = trivial_bytes(values, facts)
@@ -177,6 +181,8 @@ class CoprocessorService:
     async def submit_computations(self, request: SubmitComputationsRequest) -> SubmitComputationsResponse:
         """Check a graph and write it down; when this returns it is not lost any more."""
         submission = validation.check_submission(request, self._limits)
+        outputs = [computation.output for computation in submission.computations]
+        validation.check_foreign(outputs, self.settings.chains, "computations")
         tenant = caller.get()
         await self._check_cost(submission, tenant)
         await self._require_key(submission.key_id)

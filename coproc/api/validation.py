@@ -18,7 +18,7 @@ from coproc.program.types import Handle, handle_type, parse_handle
 from coproc.store.base import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from coproc.api.generated.coproc.v1 import Computation as WireComputation
     from coproc.api.generated.coproc.v1 import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES: Final = 32
 MAX_TRANSACTION_ID_BYTES: Final = 64
+COMPUTED: Final = 0xFF
+"""Byte 21 of handles of results; values of lists have their index there."""
 MAX_COMPUTE_MILLISECONDS: Final = 366 * 24 * 3600 * 1000
 
 
@@ -89,6 +91,17 @@ def check_handles(raw: Sequence[bytes], limits: Limits, field: str = "handles") 
     """Check a non-empty, bounded list of handles; duplicates are kept."""
     _check_count(len(raw), limits.max_handles_per_request, field)
     return tuple(parse_handle(handle, f"{field}[{index}]") for index, handle in enumerate(raw))
+
+
+def check_foreign(handles: Iterable[Handle], chains: Collection[int], field: str) -> None:
+    """Refuse that a caller gives a meaning to a handle that contracts of a followed chain compute.
+
+    Such handles are hashes that anybody can foresee; who came first would decide what the contract gets.
+    """
+    for handle in handles:
+        chain_id = int.from_bytes(handle[22:30], "big")
+        if handle[21] == COMPUTED and chain_id in chains:
+            raise InvalidInput(field, f"handle {handle.hex()} is for contracts of chain {chain_id} to define")
 
 
 def check_announcement(message: RegisterKeyRequest | None, limits: Limits) -> KeyAnnouncement:

@@ -44,6 +44,8 @@ class ChainSettings(BaseModel):
     """How often a node is asked for its newest block, told or not."""
     request_seconds: float = Field(default=10.0, gt=0, le=600)
     """Longest wait for an answer."""
+    stale_seconds: float = Field(default=60.0, gt=0)
+    """How long a node may have no new block before another one is asked, where there is another one."""
     requests_in_flight: int = Field(default=16, ge=1, le=1024)
     max_depth: int = Field(default=MAX_DEPTH, ge=1)
     """Computations of one transaction that follow one another; deeper ones fail."""

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from coproc.cli.bench_chain import bench_chain
 from coproc.cli.bench_gpu import bench_gpu
 from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
 
@@ -152,3 +153,4 @@ def planning(rounds: int, *, as_json: bool) -> None:
 
 
 bench.add_command(bench_gpu)
+bench.add_command(bench_chain)

@@ -74,6 +74,10 @@ class Devnet:
         """The same node's websocket."""
         return self.url.replace("http", "ws", 1)
 
+    def close(self) -> None:
+        """Close the connection to the node."""
+        self._client.close()
+
     def rpc(self, method: str, *parameters: object) -> Any:  # noqa: ANN401 - whatever the node says
         """Ask the node. Raises FatalError."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
@@ -236,6 +240,7 @@ def running_chain(folder: Path, *arguments: str, deployed: bool = True) -> Gener
                 chain.deploy()
             yield chain
         finally:
+            chain.close()
             process.terminate()
 
 

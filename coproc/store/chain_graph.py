@@ -206,7 +206,14 @@ async def _known(
 
 async def _add(connection: TrioConnection, chain_id: int, key_id: bytes, accepted: Accepted) -> set[int]:
     """Insert new computations and all links; returns the new groups."""
-    groups = accepted.groups
+    cursor = await connection.execute(
+        "select u.handle from unnest(%s::bytea[]) as u (handle)"
+        " where not exists (select from ciphertexts x where x.handle = u.handle)"
+        " and not exists (select from computations c where c.output = u.handle)",
+        [list(accepted.inputs)],
+        binary=True,
+    )
+    groups = accepted.groups({Handle(handle) for (handle,) in await cursor.fetchall()})
     group_ids: list[int] = []
     if groups:
         cursor = await connection.execute(

@@ -182,14 +182,30 @@ class Accepted:
     """With the block that each stands in."""
 
     @property
-    def groups(self) -> list[tuple[bytes, tuple[Computation, ...]]]:
-        """The new computations in connected groups, each with its transaction; a group does not leave a transaction."""
-        by_transaction = groupby(self.new, key=lambda item: item[0])
-        return [
-            (transaction_id, group)
-            for transaction_id, members in by_transaction
-            for group in connected_groups([computation for _, computation in members])
-        ]
+    def inputs(self) -> set[Handle]:
+        """What the new computations read and do not make."""
+        made = {computation.output for _, computation in self.new}
+        live = (computation for _, computation in self.new if computation.output not in self.failures)
+        return {handle for computation in live for handle in computation.inputs if handle not in made}
+
+    def groups(self, missing: Collection[Handle]) -> list[tuple[bytes, tuple[Computation, ...]]]:
+        """Split the new computations into connected groups that do not leave a transaction, each with its transaction.
+
+        What depends on ``missing`` inputs, which may never come, is kept apart, so that the rest need not wait for it.
+        """
+        groups: list[tuple[bytes, tuple[Computation, ...]]] = []
+        for transaction_id, members in groupby(self.new, key=lambda item: item[0]):
+            waiting: dict[Handle, Computation] = {}
+            others: list[Computation] = []
+            for _, computation in members:
+                reads = () if computation.output in self.failures else computation.inputs
+                if any(handle in missing or handle in waiting for handle in reads):
+                    waiting[computation.output] = computation
+                else:
+                    others.append(computation)
+            parts = (*connected_groups(others), *connected_groups(waiting.values()))
+            groups += [(transaction_id, group) for group in parts]
+        return groups
 
 
 def accept(

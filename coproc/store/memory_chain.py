@@ -90,7 +90,10 @@ class ChainMemoryStore(MemoryStore):
             known[handle] = entry.computation if entry is not None and entry.group.key_id == key_id else None
         accepted = accept(blocks, known, {handle for handle, by in self._allows.items() if by})
         affected = self._allow(allowed)
-        for transaction_id, members in accepted.groups:
+        missing = {
+            handle for handle in accepted.inputs if handle not in self._entries and handle not in self._ciphertexts
+        }
+        for transaction_id, members in accepted.groups(missing):
             group = self._add_group(Submission(key_id, transaction_id, members), members)
             affected[group.group_id] = group
         for block_hash, transaction_id, output in accepted.links:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -13,7 +14,7 @@ from coproc.api.limits import Limits
 from coproc.api.metadata import UnsupportedVersion
 from coproc.client import State, Transaction
 from coproc.errors import InvalidInput, NotFound, Overloaded
-from coproc.program.types import FheType, Handle
+from coproc.program.types import FheType, Handle, new_handle
 from coproc.store.base import Failure as StoredFailure
 from coproc.store.base import GroupOutcome
 from coproc.tfhe.client import ClientKey
@@ -55,6 +56,29 @@ async def test_a_version_from_the_future_is_refused_with_what_would_do(monkeypat
             async with open_client("127.0.0.1", server.port) as client:
                 with pytest.raises(UnsupportedVersion, match=r"API version 1\.7 is not supported"):
                     await client.server_info()
+
+
+async def test_handles_of_a_followed_chain_are_for_its_contracts_to_define(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, chains=frozenset({31337}))
+    async with serving(settings) as server, open_client("127.0.0.1", server.port) as client:
+        key_id = await registered(client)
+        (source,) = await uploaded(client, key_id, 5)
+        theirs, others = new_handle(FheType.UINT8, 31337), new_handle(FheType.UINT8, 31338)
+        ciphertext = toy_key().encrypt(1, 8, signed=False, seeded=True)
+        with pytest.raises(InvalidInput, match=r"items: handle .* is for contracts of chain 31337"):
+            await client.upload(key_id, {theirs: ciphertext})
+        assert await client.upload(key_id, {others: ciphertext}) == 1
+        with pytest.raises(InvalidInput, match=r"items: handle .* is for contracts of chain 31337"):
+            await client.trivial_encrypt(key_id, {theirs: 1})
+        transaction = Transaction(key_id)
+        with monkeypatch.context() as patch:
+            patch.setattr("coproc.client.transaction.new_handle", partial(new_handle, chain_id=31337))
+            transaction.add(source, 1, allow=True)
+        with pytest.raises(InvalidInput, match=r"computations: handle .* is for contracts of chain 31337"):
+            await client.submit(transaction)
+        readers = Transaction(key_id)
+        readers.add(theirs, source, allow=True)
+        await client.submit(readers)
 
 
 async def test_a_key_is_registered_once() -> None:

@@ -209,6 +209,55 @@ async def test_a_dead_node_is_left_and_a_mute_one_too() -> None:
             await caught_up(store, chain)
 
 
+async def test_a_node_that_stands_still_is_left() -> None:
+    store = ChainMemoryStore()
+    await with_key(store)
+    chain, frozen = FakeChain(CHAIN), FakeChain(CHAIN)
+    chain.mine()
+    good, stale = FakeNode(chain), FakeNode(frozen)
+    async with good.serving(), stale.serving(), following(store, stale.url, good.url, stale_seconds=0.1):
+        await caught_up(store, chain)
+
+
+async def test_hostile_events_harm_nothing_else(store: ChainStore) -> None:
+    await with_key(store)
+    deep = [new_handle(FheType.UINT8, CHAIN) for _ in range(1001)]
+    good, zero, mixed, late = (new_handle(FheType.UINT8, CHAIN) for _ in range(4))
+    wide, missing = new_handle(FheType.UINT16, CHAIN), new_handle(FheType.UINT8, CHAIN)
+    strange = Handle(good[:31] + b"\7")
+    start = log("TrivialEncrypt", ("uint256", "uint8", "bytes32"), (7, 2, deep[0]))
+    logs = [
+        start,
+        *(binary("FheAdd", one, one, two) for one, two in pairwise(deep)),
+        binary("FheAdd", deep[0], strange, new_handle(FheType.UINT8, CHAIN)),
+        binary("FheAdd", deep[0], deep[0], strange),
+        binary("FheAdd", deep[0], wide, mixed),
+        binary("FheDiv", deep[0], (256).to_bytes(32, "big"), zero, clear=True),
+        binary("FheAdd", missing, deep[0], late),
+        log("FheNot", (), (), data=b"x"),
+        binary("FheAdd", deep[0], deep[0], good),
+        log("AllowedForDecryption", ("bytes32[]",), ([*deep, zero, mixed, late, good],)),
+    ]
+    chain = FakeChain(CHAIN)
+    chain.mine(logs)
+    node = FakeNode(chain)
+    async with node.serving(), following(store, node.url) as actor:
+        await caught_up(store, chain)
+        assert actor.statistics.faults == 489 + 5
+    await work(store)
+    found = await store.get_status([*deep, zero, mixed, late, good])
+    assert [found[name].state for name in deep] == [State.COMPLETED] * 512 + [State.FAILED] * 489
+    assert {found[name].failure.rule for name in deep[512:]} == {"GRAPH_TOO_DEEP"}  # type: ignore[union-attr]
+    assert [found[name].failure and found[name].failure.rule for name in (zero, mixed)] == [  # type: ignore[union-attr]
+        "DIVISION_BY_ZERO",
+        "INVALID_INPUT",
+    ]
+    assert (found[late].state, found[late].missing) == (State.WAITING, (missing,))
+    assert found[good].state is State.COMPLETED
+    rules = {fault.rule for fault in await store.chain_faults(CHAIN, 1000)}
+    assert rules == {"GRAPH_TOO_DEEP", "DIVISION_BY_ZERO", "INVALID_INPUT", "MALFORMED_EVENT"}
+
+
 async def test_chains_do_not_wait_for_each_other() -> None:
     store = ChainMemoryStore()
     await with_key(store)

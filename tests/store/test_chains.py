@@ -238,6 +238,23 @@ async def test_inputs_that_come_late_are_waited_for(store: ChainStore) -> None:
     assert await work(store) == 1
 
 
+async def test_what_does_not_need_a_missing_input_does_not_wait_for_it(store: ChainStore) -> None:
+    (a,) = await with_inputs(store, 1)
+    missing = handle()
+    first, stuck = add(a, a), add(a, missing)
+    beside, after = add(first.output, a), add(stuck.output, first.output)
+    computations = (first, stuck, beside, after)
+    await write(store, block(1, *computations, allowed=tuple(item.output for item in computations)))
+    assert await work(store) == 1
+    assert await states(store, first.output, beside.output, stuck.output, after.output) == [
+        *["COMPLETED"] * 2,
+        *["WAITING"] * 2,
+    ]
+    await store.put_ciphertexts([ciphertext(missing)])
+    assert await work(store) == 1
+    assert await states(store, stuck.output, after.output) == ["COMPLETED"] * 2
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_after_any_reorganisations_what_is_done_is_what_the_chain_asks_for(store: ChainStore, seed: int) -> None:
     rng = random.Random(seed)
