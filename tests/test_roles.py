@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 import trio
 
+from coproc.cli.devnet import write_settings
 from coproc.cli.service import Service, start_service
 from coproc.client import State, Transaction
 from coproc.config import Config, InvalidConfiguration
@@ -94,6 +96,25 @@ async def test_roles_are_processes_of_their_own(
         for service in (worker, results, api):
             service.process.send_signal(signal.SIGTERM)
             assert await trio.to_thread.run_sync(service.process.wait, 60) == 0
+
+
+async def test_a_listener_is_a_process_of_its_own(empty_database_url: str, tmp_path: Path) -> None:
+    """It follows chains and serves nobody; a chain that cannot be followed shows as degraded."""
+    settings = tmp_path / "coproc.toml"
+    write_settings(settings, ["http://127.0.0.1:9"], b"k" * 32)
+    with ExitStack() as stack:
+        listener = start(stack, tmp_path, "listener", empty_database_url, "--config-file", str(settings))
+        assert (listener.addresses.grpc, listener.addresses.results) == ("", "")
+        assert actors(listener) >= {"chain-31337"}
+        assert not actors(listener) & {"listener", "results", "executor", "scheduler"}
+        with trio.fail_after(30):
+            while True:
+                with urlopen(f"{listener.addresses.health}/readyz") as answer:  # noqa: ASYNC210, S310 - a local probe
+                    if json.load(answer)["degraded"] == ["chain-31337"]:
+                        break
+                await trio.sleep(0.05)
+        listener.process.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(listener.process.wait, 60) == 0
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -207,6 +208,33 @@ async def test_a_chain_that_changes_its_mind(
             chain.transact(ALICE, "mint", alice, 5)
             assert await wallet.read(chain.handle("balances", alice)) == 116
             assert not await wallet.is_there(lost)
+
+
+async def test_restarts_of_the_node_and_of_coproc(
+    toy_node_keys: dict[Version, NodeKeys], empty_database_url: str, tmp_path: Path
+) -> None:
+    keys, state, file = toy_node_keys["1.5"], str(tmp_path / "state.json"), tmp_path / "coproc.toml"
+    key_id = hashlib.sha256(keys.compressed_server_key).digest()
+    options = ["--config-file", str(file), "--allow-insecure-parameters", "--database-url", empty_database_url]
+    token, handles = "", list[bytes]()
+    for life in range(2):
+        arguments = ("--load-state", state) if life else ()
+        with running_chain(HERE, "--dump-state", state, *arguments, deployed=not life) as chain:
+            chain.token = token = chain.token or token
+            write_settings(file, [chain.websocket], key_id)
+            if life:
+                chain.transact(ALICE, "mint", chain.accounts[ALICE], 100)  # nobody listens
+                handles.append(chain.handle("balances", chain.accounts[ALICE]))
+            with private_service(options) as service:
+                async with open_node_client("1.5") as node, open_client("127.0.0.1", service.grpc_port) as client:
+                    await client.register_key(keys.compressed_server_key)
+                    chain.transact(ALICE, "mint", chain.accounts[ALICE], 1)
+                    handles.append(chain.handle("balances", chain.accounts[ALICE]))
+                    wallet = Wallet(client, node, keys)
+                    expected = [1, 101, 102][: len(handles)]
+                    assert [await wallet.read(handle) for handle in handles] == expected
+            chain.process.send_signal(signal.SIGINT)
+            chain.process.wait(20)
 
 
 def test_the_demo_on_a_chain() -> None:
