@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, wrap_client_stream
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from coproc.chain.blocks import NodeFault
 from coproc.chain.events import read_block
@@ -138,15 +138,13 @@ class ChainActor:
             return http
         try:
             with trio.fail_after(settings.request_seconds):
-                websocket: WebSocketConnection = await nursery.start(_run_websocket, url)
-        except (HandshakeError, ConnectionClosed, OSError) as error:
+                session: Session = await nursery.start(
+                    _run_websocket, url, settings.request_seconds, settings.requests_in_flight
+                )
+        except OSError as error:
             raise NodeFault(f"the node cannot be connected to: {type(error).__name__}") from error
         except trio.TooSlowError:
             raise NodeFault(f"the node did not connect in {settings.request_seconds} s") from None
-        session = Session(
-            partial(_send, websocket), seconds=settings.request_seconds, in_flight=settings.requests_in_flight
-        )
-        nursery.start_soon(_receive, websocket, session)
         return session
 
     async def _follow(self, node: Node) -> None:
@@ -268,9 +266,14 @@ async def _run_http(
 
 
 async def _run_websocket(
-    url: str, *, task_status: trio.TaskStatus[WebSocketConnection] = trio.TASK_STATUS_IGNORED
+    url: str, seconds: float, in_flight: int, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Keep a websocket open until cancelled; then it is closed at once, without waiting for the node's goodbye."""
+    """Keep a websocket open until cancelled; then it is closed at once, without waiting for the node's goodbye.
+
+    Raises:
+        NodeFault: there is no websocket. One that breaks later tells so by its session.
+        OSError: nothing listens there.
+    """
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "wss"
     plain = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
@@ -283,18 +286,30 @@ async def _run_websocket(
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         headers.append((b"Authorization", b"Basic " + base64.b64encode(user)))
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    session: Session | None = None
+    broken: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
             websocket = await wrap_client_stream(
-                nursery, stream, parts.netloc.rpartition("@")[2], resource, extra_headers=headers,
+                nursery,
+                stream,
+                parts.netloc.rpartition("@")[2],
+                resource,
+                extra_headers=headers,
                 max_message_size=MAX_MESSAGE,
-            )  # fmt: skip
-            task_status.started(websocket)
+            )
+            session = Session(partial(_send, websocket), seconds=seconds, in_flight=in_flight)
+            nursery.start_soon(_receive, websocket, session)
+            task_status.started(session)
             await trio.sleep_forever()
-    except* (HandshakeError, ConnectionClosed, OSError) as group:
-        raise NodeFault(f"the node cannot be connected to: {type(group.exceptions[0]).__name__}") from group
+    except* Exception as group:  # noqa: BLE001 - what is no websocket breaks the library in many ways
+        broken = group.exceptions[0]
     finally:
         await trio.aclose_forcefully(stream)
+    reason = f"what the node speaks is no websocket: {type(broken).__name__}"
+    if session is None:
+        raise NodeFault(reason)
+    session.lose(reason)
 
 
 async def _send(websocket: WebSocketConnection, text: str) -> None:

@@ -92,9 +92,12 @@ def read_quantity(value: Json, field: str) -> int:
     if not isinstance(value, str) or not value.startswith("0x"):
         raise NodeFault(f"the node's {field} is no quantity")
     try:
-        return int(value, 16)
+        number = int(value, 16)
     except ValueError:
         raise NodeFault(f"the node's {field} is no quantity") from None
+    if not 0 <= number < 1 << 63:
+        raise NodeFault(f"the node's {field} is out of bounds")
+    return number
 
 
 def read_bytes(value: Json, field: str, size: int | None = None) -> bytes:

@@ -86,7 +86,7 @@ class Session:
         """Take a message in: an answer, or a notification, of which only counts that there is one."""
         try:
             message = cast("Json", json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             self.lose("the node sent what is no JSON")
             return
         if not isinstance(message, dict):
@@ -127,7 +127,7 @@ class HttpNode:
                 message = cast("Json", answer.json())
             except httpx.HTTPError as error:
                 raise NodeFault(f"the node cannot be asked: {type(error).__name__}", method=method) from error
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise NodeFault("the node sent what is no JSON", method=method) from None
         if not isinstance(message, dict):
             raise NodeFault("the node's answer is no object", method=method, status=answer.status_code)

@@ -216,7 +216,15 @@ def test_answers_of_nodes_are_checked() -> None:
     header = read_header(block)
     assert (header.number, header.may_log(CONTRACTS.acl)) == (5, True)
     assert not read_header(block | {"logsBloom": "0x" + "00" * 256}).may_log(CONTRACTS.acl)
-    for name, value in [("number", 5), ("number", "0xzz"), ("hash", "0x11"), ("parentHash", None), ("hash", "0xzz")]:
+    for name, value in [
+        ("number", 5),
+        ("number", "0xzz"),
+        ("number", "0x-1"),
+        ("number", hex(1 << 64)),
+        ("hash", "0x11"),
+        ("parentHash", None),
+        ("hash", "0xzz"),
+    ]:
         with pytest.raises(NodeFault):
             read_header(block | {name: value})
     entry = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -163,7 +164,7 @@ class Wild:
         return sum(len(block) for block in self._blocks)
 
     async def run(self, store: ChainStore, depths: Sequence[int]) -> None:
-        """Mine five blocks' worth of transactions, with reorganisations."""
+        """Mine fifty transactions, with reorganisations."""
         for depth in depths:
             for _ in range(3):
                 # The new blocks of a branch hold transactions that the next one drops.
@@ -174,6 +175,9 @@ class Wild:
             await self._reorganise(min(depth, len(self._blocks)))
         while self.done % 50:
             await self._mine(self._story.transactions[self.done : self.done + 10])
+        for depth in (1, 2):
+            await caught_up(store, self.chain)
+            await self._reorganise(depth)
 
     async def _mine(self, transactions: list[list[Log]], *, decoy: bool = False) -> None:
         self._blocks.append(transactions)
@@ -182,13 +186,12 @@ class Wild:
         await trio.sleep(0.01 * self._rng.random())
 
     async def _reorganise(self, depth: int) -> None:
-        # All decoys are in the last blocks.
-        again = [transaction for block in self._blocks[-max(depth, 3) :] for transaction in block]
-        del self._blocks[-max(depth, 3) :]
-        self.chain.drop(max(depth, 3))
+        again = [transaction for block in self._blocks[-depth:] for transaction in block]
+        del self._blocks[-depth:]
+        self.chain.drop(depth)
         await self.node.notify()  # a head number that goes back
         await trio.sleep(0.02)
-        cuts = [0, *sorted(self._rng.choices(range(len(again) + 1), k=max(depth, 3))), len(again)]
+        cuts = [0, *sorted(self._rng.choices(range(len(again) + 1), k=depth)), len(again)]
         for low, high in pairwise(cuts):
             await self._mine(again[low:high])
 
@@ -207,6 +210,40 @@ async def test_a_dead_node_is_left_and_a_mute_one_too() -> None:
             assert actor.health.healthy
             chain.mine()
             await caught_up(store, chain)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n" + b"[" * 60_000,
+    ],
+    ids=["nothing", "garbage", "403", "no object", "deep"],
+)
+async def test_what_is_no_node_is_left(said: bytes, scheme: str) -> None:
+    store, chain = ChainMemoryStore(), FakeChain(CHAIN)
+    await with_key(store)
+    node = FakeNode(chain)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some(1000)
+            await stream.send_all(said)
+        await stream.aclose()
+
+    async with node.serving(), trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        async with following(store, f"{scheme}://127.0.0.1:{port}/secret", node.url) as actor:
+            await caught_up(store, chain)
+            assert actor.statistics.node_failures == 1
+            chain.mine()
+            await caught_up(store, chain)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_node_that_stands_still_is_left() -> None:
