@@ -192,7 +192,8 @@ class Store(Protocol):
     async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
         """Fail what is not done of a transaction with ``CANCELLED``, and take it back from whoever computes it.
 
-        What another transaction asks for too, or needs, goes on. ``tenant`` limits this to what that tenant asked for.
+        What another transaction or a chain asks for too, or needs, goes on. ``tenant`` limits this to what that tenant
+        asked for.
         Returns how many computations were cancelled. Raises NotFound for an unknown transaction.
         """
         ...

@@ -31,7 +31,7 @@ _CANCEL: Final = f"""
         ) or exists (
             select from computation_inputs i
             where i.input = m.output and not exists (select from mine x where x.output = i.output)
-        )
+        ) {{0}}
       union
         select i.input from kept join computation_inputs i on i.output = kept.output
         where i.input in (select output from mine)
@@ -40,6 +40,7 @@ _CANCEL: Final = f"""
     from mine where c.output = mine.output and mine.output not in (select output from kept) and {_LIVE}
     returning c.output, c.group_id
 """  # noqa: S608 - constants
+_OF_A_CHAIN: Final = "or exists (select from chain_origins o where o.output = m.output)"
 _EXPIRE: Final = f"""
     update computations c set failure_rule = %(rule)s, failure_message = %(message)s, failure_cause = null
     from work_groups w
@@ -52,7 +53,11 @@ async def cancel(connection: TrioConnection, transaction_id: bytes, tenant: str 
     """Fail what only this transaction asks for; returns how many computations that were."""
     await graph.lock_graph(connection)
     values = {"transaction": transaction_id, "tenant": tenant, "rule": failure.rule, "message": failure.message}
-    cursor = await connection.execute(_CANCEL.encode(), values, binary=True)
+    # A schema from before chains were followed has no such table.
+    cursor = await connection.execute("select to_regclass('chain_origins') is not null")
+    row = await cursor.fetchone()
+    statement = _CANCEL.replace("{0}", _OF_A_CHAIN if row and row[0] else "")
+    cursor = await connection.execute(statement.encode(), values, binary=True)
     return await _end(connection, await cursor.fetchall())
 
 

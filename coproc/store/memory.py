@@ -176,7 +176,9 @@ class MemoryStore:
         kept = [
             output
             for output in mine
-            if len(self._linked[output]) > 1 or any(reader not in mine for reader in self._consumers.get(output, ()))
+            if len(self._linked[output]) > 1
+            or any(reader not in mine for reader in self._consumers.get(output, ()))
+            or self._is_of_a_chain(output)
         ]
         for output in kept:  # grows while it is walked
             kept += [source for source in self._entries[output].computation.inputs if source in mine - set(kept)]
@@ -342,6 +344,10 @@ class MemoryStore:
     def _is_live(self, output: Handle) -> bool:
         """Whether a computation has neither a stored result nor a failure."""
         return output not in self._ciphertexts and self._entries[output].failure is None
+
+    def _is_of_a_chain(self, output: Handle) -> bool:  # noqa: ARG002 - this store follows none
+        """Whether a chain asks for an output: callers cannot cancel that."""
+        return False
 
     def _live(self, group: _Group) -> list[Handle]:
         return [output for output in group.outputs if self._is_live(output)]

@@ -143,6 +143,9 @@ class ChainMemoryStore(MemoryStore):
         self._settle(affected)
         return len(doomed)
 
+    def _is_of_a_chain(self, output: Handle) -> bool:
+        return any((transaction_id, output) in self._origins for transaction_id in self._linked[output])
+
     def _delete(self, output: Handle) -> None:
         entry = self._entries.pop(output)
         group = entry.group

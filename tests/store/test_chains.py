@@ -12,7 +12,7 @@ from coproc.errors import NotFound
 from coproc.store.base import Failure, State
 from coproc.store.chains import ChainBlock, ChainComputation, ChainMoved, Delegation, Fault
 from coproc.store.rules import INPUT_FAILED
-from tests.store.builders import KEY, add, batch, ciphertext, done, handle, with_inputs, work
+from tests.store.builders import KEY, TRANSACTION, add, batch, ciphertext, done, handle, with_inputs, work
 
 if TYPE_CHECKING:
     from coproc.program.computation import Computation
@@ -253,6 +253,17 @@ async def test_what_does_not_need_a_missing_input_does_not_wait_for_it(store: Ch
     await store.put_ciphertexts([ciphertext(missing)])
     assert await work(store) == 1
     assert await states(store, stuck.output, after.output) == ["COMPLETED"] * 2
+
+
+async def test_callers_cannot_cancel_what_a_chain_asks_for(store: ChainStore) -> None:
+    a, b = await with_inputs(store, 2)
+    theirs, ours = add(a, b), add(b, a)
+    await write(store, block(1, theirs, allowed=(theirs.output,)))
+    await store.submit(batch(theirs, ours))
+    assert await store.cancel(FIRST) == 0
+    assert await store.cancel(TRANSACTION) == 1
+    assert await work(store) == 1
+    assert await states(store, theirs.output, ours.output) == ["COMPLETED", "FAILED"]
 
 
 @pytest.mark.parametrize("seed", range(3))
