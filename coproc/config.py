@@ -145,6 +145,11 @@ class Config(BaseSettings):
     chains: tuple[ChainSettings, ...] = ()
     """Chains whose contracts call, in JSON or as tables ``[[chains]]`` of the file."""
 
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    """Where traces go by OTLP over HTTP, ``http://collector:4318``; None: there are none."""
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The share of traces begun here that is kept; callers that send a ``traceparent`` decide for theirs."""
+
     log_format: LogFormat = "auto"
     """``auto``: for people on a terminal, JSON otherwise."""
     log_level: LogLevel = "info"

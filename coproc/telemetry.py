@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from coproc.tracing import log_context
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def configure_logging(log_format: str, log_level: str) -> None:
@@ -28,6 +30,7 @@ def configure_logging(log_format: str, log_level: str) -> None:
     is_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -49,6 +52,12 @@ def configure_logging(log_format: str, log_level: str) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+
+
+def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the trace that a line belongs to."""
+    event.update(log_context())
+    return event
 
 
 def _without_locals() -> structlog.tracebacks.ExceptionDictTransformer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
 from coproc.executors.base import Evaluation
 from coproc.executors.casting import PreparedCasting, prepare_casting
+from coproc.tracing import span, traceparent
 from nurseries.mailbox import Call, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractContextManager
 
     from coproc.circuits.circuit import Circuit
     from coproc.executors.base import Executor, PreparedKey
@@ -42,6 +44,8 @@ class Job:
     """Shape ``(I, k*N+1)``: the circuit's input wires in order."""
     casting: bool = False
     """Whether the inputs are under the compact key instead, shape ``(I, compact dimension + 1)``."""
+    traceparent: str | None = field(default_factory=traceparent)
+    """The span that the job was made in."""
 
 
 JobCall: TypeAlias = Call[Job, NDArray[np.uint64]]
@@ -140,7 +144,7 @@ class ExecutorActor:
                 continue
             self._running += 1
             try:
-                with call.answering():
+                with call.answering(), _span(executor.name, call.message):
                     call.answer(await self.compute(executor, call.message))
                     self._done += 1
             finally:
@@ -211,3 +215,15 @@ class ExecutorActor:
             while len(self._castings) > self._capacity:
                 self._castings.popitem(last=False)
             return prepared
+
+
+def _span(executor: str, job: Job) -> AbstractContextManager[None]:
+    circuit = job.circuit
+    attributes: dict[str, str | int | float] = {
+        "coproc.executor": executor,
+        "coproc.key_id": job.key_id.hex(),
+        "coproc.bootstraps": circuit.bootstraps,
+        "coproc.levels": circuit.depth,
+        "coproc.batch_width": max((level.bootstraps for level in circuit.levels), default=0),
+    }
+    return span("execute", kind="CONSUMER", parent=job.traceparent, attributes=attributes)

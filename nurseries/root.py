@@ -43,6 +43,7 @@ from coproc.program.planning import PLAN_VERSION, Lanes
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
 from coproc.tfhe.server_key import load_casting_key, load_server_key
+from coproc.tracing import exporting
 from nurseries.certificates import follow_certificates
 from nurseries.chain import ChainActor
 from nurseries.cpu_executor import cpu_executor
@@ -411,6 +412,11 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Addresses] = tri
     Raises:
         FatalError: the service could not start, or could not go on.
     """
+    async with exporting(config.otlp_endpoint, config.trace_ratio):
+        return await _serve(config, task_status)
+
+
+async def _serve(config: Config, task_status: trio.TaskStatus[Addresses]) -> int:
     service = Service(config)
     cut_short: list[int] = []
     failure: FatalError | None = None

@@ -46,6 +46,7 @@ from coproc.scheduling.model import (
     WorkWaiting,
 )
 from coproc.store.base import GroupOutcome, Topic
+from coproc.tracing import span, traceparent
 from nurseries.executor import Job
 from nurseries.mailbox import ask
 
@@ -284,7 +285,7 @@ class Scheduler:
         with trio.CancelScope() as scope:
             self._jobs[start.job] = scope
             try:
-                finished = await self._compute(start.groups)
+                finished, job_span = await self._trace(start.groups)
             except FatalError:
                 raise
             except CoprocError as error:
@@ -298,10 +299,24 @@ class Scheduler:
                 # Nothing is awaited from here on: a cancelled job has either no outputs, or all of them stored.
                 self._cache.add(finished.values)
                 self._post(Computed(start.job))
+                spans = {work.group_id: work.traceparent for work in start.groups}
                 for outcome in finished.outcomes:
-                    actions.start_soon(self._settle, outcome)
+                    actions.start_soon(self._settle, outcome, spans[outcome.group_id], job_span)
             finally:
                 del self._jobs[start.job]
+
+    async def _trace(self, groups: Sequence[WorkGroup]) -> tuple[FinishedBatch, str | None]:
+        """Compute in a span: it is part of one caller's trace and linked to those of the others."""
+        asked = list(dict.fromkeys(work.traceparent for work in groups if work.traceparent is not None))
+        attributes: dict[str, str | int | float] = {
+            "coproc.groups": len(groups),
+            "coproc.operations": sum(len(work.computations) for work in groups),
+            "coproc.key_id": groups[0].key_id.hex(),
+            "coproc.worker": self._worker,
+        }
+        parent = asked[0] if asked else None
+        with span("job", kind="CONSUMER", parent=parent, links=asked[1:], attributes=attributes):
+            return await self._compute(groups), traceparent()
 
     async def _compute(self, groups: Sequence[WorkGroup]) -> FinishedBatch:
         """Load, plan, compute and write one job."""
@@ -374,13 +389,14 @@ class Scheduler:
             self._cache.add(read)
         return values, bad_inputs
 
-    async def _settle(self, outcome: GroupOutcome) -> None:
+    async def _settle(self, outcome: GroupOutcome, asked: str | None = None, job: str | None = None) -> None:
         """Store an outcome; the results are kept in memory until the database takes them."""
         kept = False
         try:
-            kept = await retry(
-                lambda: self._store.finish(self._worker, outcome), SETTLE, what=f"storing group {outcome.group_id}"
-            )
+            with span("store results", parent=asked, links=[job], attributes={"coproc.results": len(outcome.results)}):
+                kept = await retry(
+                    lambda: self._store.finish(self._worker, outcome), SETTLE, what=f"storing group {outcome.group_id}"
+                )
         except RecoverableError as error:
             log.error("results not stored; the group is computed again", group=outcome.group_id, error=error.message)  # noqa: TRY400 - no defect
         except IrrecoverableError:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -34,9 +35,10 @@ from coproc.api.details import DetailsCodec
 from coproc.api.metadata import check_metadata
 from coproc.api.status import to_status
 from coproc.errors import InvalidInput, Overloaded
+from coproc.tracing import read_traceparent, span
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 
     from grpclib._typing import IServable
     from grpclib.protocol import Stream as H2Stream
@@ -252,7 +254,8 @@ class DrainingServer(Server):
                 check_metadata(metadata, tokens)
                 if authenticate is not None:
                     caller.set(await authenticate(metadata))
-                await call(stream)
+                with call_span(event.method_name, metadata, endless=event.method_name in self.endless):
+                    await call(stream)
             except asyncio.CancelledError:
                 if self._stopping:
                     raise GRPCError(Status.UNAVAILABLE, DRAINING) from None
@@ -333,6 +336,19 @@ class DrainingServer(Server):
             task.cancel()
         if running:
             await asyncio.wait(running, timeout=1.0)
+
+
+@contextmanager
+def call_span(path: str, metadata: Mapping[str, str | bytes], *, endless: bool) -> Generator[None]:
+    """Measure a call as a child of the client's span; probes and calls that do not end are no part of traces."""
+    if endless or path.startswith(_HEALTH):
+        yield
+        return
+    service, _, method = path.strip("/").partition("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    parent = read_traceparent(metadata)
+    with span(f"{service}/{method}", kind="SERVER", parent=parent, may_begin=True, attributes=attributes):
+        yield
 
 
 def _has_deadline(headers: Headers) -> bool:

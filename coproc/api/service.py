@@ -31,6 +31,7 @@ from coproc.api.registration import KeyRegistrar
 from coproc.errors import InvalidInput, NotFound, Overloaded
 from coproc.program.costs import cost_of
 from coproc.store.base import StoredCiphertext, Topic
+from coproc.tracing import span, traceparent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -154,7 +155,7 @@ class CoprocessorService:
             await self._store.put_ciphertexts([accepted.stored])
             tenant = caller.get()
             name = None if tenant is None else tenant.name
-            new = await self._store.submit(replace(accepted.submission, tenant=name))
+            new = await self._write(replace(accepted.submission, tenant=name))
         return UploadInputsResponse(
             handles=[*accepted.handles], transaction_id=accepted.submission.transaction_id, accepted=new
         )
@@ -188,7 +189,12 @@ class CoprocessorService:
         await self._require_key(submission.key_id)
         if tenant is not None:
             submission = replace(submission, tenant=tenant.name)
-        return SubmitComputationsResponse(accepted=await self._store.submit(submission))
+        return SubmitComputationsResponse(accepted=await self._write(submission))
+
+    async def _write(self, submission: Submission) -> int:
+        """Write work down with the span that asks for it."""
+        with span("store submit", attributes={"coproc.computations": len(submission.computations)}):
+            return await self._store.submit(replace(submission, traceparent=traceparent()))
 
     async def _check_cost(self, submission: Submission, tenant: Tenant | None) -> None:
         """Refuse what is too deep or too dear before it is written down."""

@@ -19,6 +19,7 @@ from coproc.api.generated.coproc.v1 import CoprocessorServiceStub
 from coproc.api.metadata import API_VERSIONS, TOKEN_KEY, VERSION_KEY
 from coproc.api.status import DeadlineExceeded, from_status
 from coproc.errors import CoprocError, RecoverableError
+from coproc.tracing import TRACEPARENT, traceparent
 
 if TYPE_CHECKING:
     import ssl
@@ -52,13 +53,19 @@ class Connection:
         """Connect lazily. ``timeout`` bounds one unary call in seconds; ``attempts`` counts tries of one call."""
         self._address = (host, port)
         self._ssl_context = ssl_context
-        self.metadata = {VERSION_KEY: API_VERSIONS[0]}
+        self._metadata = {VERSION_KEY: API_VERSIONS[0]}
         if token is not None:
-            self.metadata[TOKEN_KEY] = f"Bearer {token}"
+            self._metadata[TOKEN_KEY] = f"Bearer {token}"
         self.timeout = timeout
         self._attempts = attempts
         self._channel: Channel | None = None
         self._retired: dict[Channel, asyncio.TimerHandle] = {}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What every call carries: version, token, and the span that the caller's program is in, if any."""
+        current = traceparent()
+        return dict(self._metadata) if current is None else {**self._metadata, TRACEPARENT: current}
 
     def channel(self) -> Channel:
         """The channel that new calls use."""

@@ -87,6 +87,8 @@ class Outbox:
         self.verdict: Close | None = None
         self.deadline = trio.CancelScope(deadline=inf)
         """Put around everything that sends."""
+        self.traces: dict[int, str] = {}
+        """Spans that asked for results in the box, by sequence number; whoever sends one takes it out."""
 
     def offer(self, sequence: int, text: str) -> None:
         """Add a message; a box that is full closes instead. Sequence 0 is for what is no result."""
@@ -240,6 +242,8 @@ class Feed:
             text = write(event)
             for subscriber in hearing:
                 subscriber.told = max(subscriber.told, event.sequence)
+                if event.traceparent is not None and subscriber.outbox.verdict is None:
+                    subscriber.outbox.traces[event.sequence] = event.traceparent
                 subscriber.outbox.offer(event.sequence, text)
 
     async def _await_results(self, wakeups: trio.abc.ReceiveChannel[Topic]) -> bool:

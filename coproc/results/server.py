@@ -35,10 +35,12 @@ from coproc.results.protocol import (
     read_client_message,
     write,
 )
+from coproc.tracing import span
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Collection
+    from contextlib import AbstractContextManager
 
     from trio_websocket import WebSocketConnection, WebSocketRequest
 
@@ -292,8 +294,10 @@ class ResultsServer:
             position = await self._send_backlog(websocket, subscriber, position)
             while True:
                 sequence, text = await subscriber.outbox.next()
+                trace = subscriber.outbox.traces.pop(sequence, None)
                 if sequence == 0 or sequence > position:
-                    await websocket.send_message(text)
+                    with _push_span(trace, sequence):
+                        await websocket.send_message(text)
                     position = max(position, sequence)
 
     async def _send_backlog(self, websocket: WebSocketConnection, subscriber: Subscriber, position: int) -> int:
@@ -306,7 +310,8 @@ class ResultsServer:
             for event in events:
                 if wanted.matches(event):
                     subscriber.outbox.check()
-                    await websocket.send_message(write(event))
+                    with _push_span(event.traceparent, event.sequence):
+                        await websocket.send_message(write(event))
                 position = event.sequence
             subscriber.told = max(subscriber.told, position)
             if len(events) < BACKLOG_AT_ONCE:
@@ -341,6 +346,11 @@ class ResultsServer:
             if patience.cancelled_caught:
                 outbox.deadline.cancel(reason="no sign of life")
             self.feed.tell_position(subscriber)
+
+
+def _push_span(trace: str | None, sequence: int) -> AbstractContextManager[None]:
+    """Measure a message as part of the trace that asked for its result."""
+    return span("push result", kind="PRODUCER", parent=trace, attributes={"coproc.sequence": sequence})
 
 
 async def _close(websocket: WebSocketConnection, outbox: Outbox) -> None:

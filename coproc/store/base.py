@@ -74,6 +74,8 @@ class Submission:
     """Who asks, where callers are told apart."""
     seconds: float | None = None
     """How long new work is wanted; what is not done by then fails with ``DEADLINE_EXCEEDED``."""
+    traceparent: str | None = None
+    """The span that asks, as W3C writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class WorkGroup:
     """Its tenant's share, relative to others."""
     unreadable: Mapping[Handle, Failure] = field(default_factory=dict["Handle", "Failure"])
     """Outputs whose stored definition makes no sense (a damaged row): they fail, and nothing else does."""
+    traceparent: str | None = None
+    """The span that asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ class ResultEvent:
     handle: Handle
     state: State
     failure: Failure | None = None
+    traceparent: str | None = None
+    """The span that asked for it first; not told to subscribers."""
 
 
 class Topic(IntEnum):

@@ -13,6 +13,7 @@ from coproc.program.types import Handle
 from coproc.store.base import Failure, State, Topic, WorkGroup
 from coproc.store.operands import encode_operands, read_computation
 from coproc.store.rules import INPUT_FAILED
+from coproc.store.traces import recall, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -244,6 +245,7 @@ async def add_groups(
     )
     group_ids = sorted(group_id for (group_id,) in await cursor.fetchall())
     await add_members(connection, group_ids, groups)
+    await remember(connection, group_ids, submission.traceparent)
     return group_ids
 
 
@@ -297,6 +299,7 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
         _LEASE.encode(),
         [worker, seconds, [group_id for group_id, _ in asked], [handle for _, handle in asked], list(wanted)],
     )
+    traces = await recall(connection, wanted)
     return [
         WorkGroup(
             group_id,
@@ -308,6 +311,7 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
             tenant,
             weight,
             unreadable[group_id],
+            traces.get(group_id),
         )
         for group_id, key_id, transaction_id, attempts, tenant, weight in claimed
     ]

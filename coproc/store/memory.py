@@ -75,6 +75,7 @@ class _Group:
     lease_ends: float = 0.0
     tenant: str | None = None
     deadline: float = math.inf
+    traceparent: str | None = None
 
 
 class MemoryStore:
@@ -256,6 +257,7 @@ class MemoryStore:
                     group.asked,
                     group.attempts,
                     group.tenant,
+                    traceparent=group.traceparent,
                 ),
             )
             group.attempts += 1
@@ -375,6 +377,7 @@ class MemoryStore:
         outputs = tuple(computation.output for computation in members)
         group = _Group(len(self._groups) + 1, submission.key_id, submission.transaction_id, outputs)
         group.tenant = submission.tenant
+        group.traceparent = submission.traceparent
         if submission.seconds is not None:
             group.deadline = trio.current_time() + submission.seconds
         self._groups[group.group_id] = group
@@ -451,7 +454,9 @@ class MemoryStore:
                 if (transaction_id, output) not in self._told:
                     self._told.add((transaction_id, output))
                     sequence = len(self._events) + 1
-                    self._events.append(ResultEvent(sequence, transaction_id, output, state, entry.failure))
+                    self._events.append(
+                        ResultEvent(sequence, transaction_id, output, state, entry.failure, entry.group.traceparent)
+                    )
         if len(self._events) > before:
             self._wake(Topic.RESULTS)
 

@@ -28,6 +28,7 @@ from coproc.store.rules import (
     unknown_transaction,
 )
 from coproc.store.tenants import find_tenant
+from coproc.store.traces import recall
 from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
@@ -302,7 +303,8 @@ class PostgresStore:
         async with self.pool.connection() as connection:
             cursor = await connection.execute(
                 f"""
-                select r.sequence, r.transaction_id, r.output, c.failure_rule, c.failure_message, c.failure_cause
+                select r.sequence, r.transaction_id, r.output, c.failure_rule, c.failure_message, c.failure_cause,
+                       c.group_id
                 from results r join computations c on c.output = r.output
                 where r.sequence > %(sequence)s and r.output <> %(nobody)s {chosen} order by r.sequence limit %(limit)s
                 """.encode(),  # noqa: S608 - constants
@@ -314,11 +316,18 @@ class PostgresStore:
                 },
                 binary=True,
             )
+            rows = await cursor.fetchall()
+            traces = await recall(connection, {row[-1] for row in rows})
             return [
                 ResultEvent(
-                    number, transaction_id, Handle(output), State.FAILED if failure else State.COMPLETED, failure
+                    number,
+                    transaction_id,
+                    Handle(output),
+                    State.FAILED if failure else State.COMPLETED,
+                    failure,
+                    traces.get(group_id),
                 )
-                for number, transaction_id, output, *reason in await cursor.fetchall()
+                for number, transaction_id, output, *reason, group_id in rows
                 for failure in [_failure(*reason)]
             ]
 

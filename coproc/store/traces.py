@@ -1,0 +1,44 @@
+"""The span that asked for a group, kept beside it: a trace goes on after a restart and in other processes.
+
+Decides that nothing is read or written unless traces are on, and that a database of the release before, which lacks the
+table, keeps none. Must not know what a span is: a context is a line of text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coproc.tracing import is_on
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from coproc.store.connection import TrioConnection
+
+
+async def remember(connection: TrioConnection, group_ids: Sequence[int], traceparent: str | None) -> None:
+    """Write down which span asked for new groups."""
+    if traceparent is None or not group_ids or not await _is_possible(connection):
+        return
+    await connection.execute(
+        "insert into group_traces (group_id, traceparent) select unnest(%s::bigint[]), %s",
+        [list(group_ids), traceparent],
+    )
+
+
+async def recall(connection: TrioConnection, group_ids: Collection[int]) -> Mapping[int, str]:
+    """Read which span asked, by group; groups that no span asked for are absent."""
+    if not group_ids or not await _is_possible(connection):
+        return {}
+    cursor = await connection.execute(
+        "select group_id, traceparent from group_traces where group_id = any(%s)", [sorted(group_ids)]
+    )
+    return dict(await cursor.fetchall())
+
+
+async def _is_possible(connection: TrioConnection) -> bool:
+    if not is_on():
+        return False
+    cursor = await connection.execute("select to_regclass('group_traces') is not null")
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
