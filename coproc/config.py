@@ -41,8 +41,22 @@ ExecutorName = Literal["auto", "cpu", "gpu", "emulated", "reference", "concrete"
 StrategyName = Literal["auto", "throughput", "latency"]
 ShiftSemantics = Literal["modulo", "zero"]
 RoleName = Literal["api", "worker", "results", "listener"]
-RewriteName = Literal["select_of_sum", "difference_of_sum", "column_sums", "boolean_trees"]
 ProofPolicyName = Literal["verify", "trust"]
+RewriteName = Literal[
+    "common_steps",
+    "select_of_sum",
+    "difference_of_sum",
+    "column_sums",
+    "boolean_trees",
+    "known_inputs",
+    "borrow_of_difference",
+    "division_pairs",
+    "shared_look_ups",
+    "many_look_up_tables",
+    "gates",
+    "lazy_selects",
+    "dead_look_ups",
+]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 

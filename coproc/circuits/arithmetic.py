@@ -75,6 +75,12 @@ def add_with_carry(builder: Builder, a: Word, b: Word, carry: Block) -> tuple[Wo
     return ripple(builder, [_total(builder, x, y) for x, y in zip(a, b, strict=True)], carry)
 
 
+def sub_with_borrow(builder: Builder, a: Word, b: Word) -> tuple[Word, Block]:
+    """Return ``a - b`` and whether ``a < b`` (unsigned): one bootstrap a block in all, since borrows travel anyway."""
+    digits, carry = add_with_carry(builder, a, complement(b), builder.constant(1))
+    return digits, 1 - carry
+
+
 def _add(builder: Builder, a: Word, b: Word, carry: int, strategy: Strategy, *, shortest: bool) -> Word:
     if strategy is Strategy.THROUGHPUT or (len(a) <= SHORT_WORD and not shortest):
         return add_with_carry(builder, a, b, builder.constant(carry))[0]

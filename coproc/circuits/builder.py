@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from coproc.circuits.circuit import Circuit, Level, LinearForms, LookUpTable
+from coproc.circuits.savings import Saving
 from coproc.errors import IrrecoverableError
 
 if TYPE_CHECKING:
@@ -125,7 +126,14 @@ class _Bootstrap:
 class Builder:
     """Collects inputs and look-ups; equal look-ups are one."""
 
-    def __init__(self) -> None:
+    def __init__(self, off: frozenset[str] = frozenset()) -> None:
+        """Begin an empty circuit, without the savings named in ``off`` (other names mean nothing here)."""
+        self.gates = Saving.GATES not in off
+        self.lazy_selects = Saving.LAZY_SELECTS not in off
+        self._shares = Saving.SHARED_LOOK_UPS not in off
+        self._drops = Saving.DEAD_LOOK_UPS not in off
+        self._boxes = BOXES if Saving.MANY_LOOK_UP_TABLES not in off else 1
+        """Boxes that functions of one form share."""
         self._inputs: list[int] = []
         self._ranges: list[tuple[int, int]] = []
         self._level: list[int] = []
@@ -192,7 +200,7 @@ class Builder:
         Raises:
             CircuitError: an output is not a whole number of steps.
         """
-        needed = self._needed(outputs)
+        needed = self._needed(outputs) if self._drops else list(range(len(self._bootstraps)))
         wires = np.full(len(self._ranges), -1, dtype=np.int64)
         wires[self._inputs] = np.arange(len(self._inputs))
         count = len(self._inputs)
@@ -228,10 +236,9 @@ class Builder:
             return (form - form.low) * slope + values[0]
         return None
 
-    @staticmethod
-    def _parts(rows: list[int], width: int) -> list[list[int]]:
+    def _parts(self, rows: list[int], width: int) -> list[list[int]]:
         """Cut functions into sets that share a bootstrap."""
-        size = max(1, BOXES // width)
+        size = max(1, self._boxes // width)
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _bootstrap(self, form: Block, rows: list[list[int]]) -> list[Block]:
@@ -249,7 +256,7 @@ class Builder:
             rows = [row[::-1] for row in rows]
         table = _make_table(low, rows)
         key = (terms, 0, table)
-        first = self._known.get(key)
+        first = self._known.get(key) if self._shares else None
         if first is None:
             level = 1 + self.level_of(terms)
             index = len(self._bootstraps)

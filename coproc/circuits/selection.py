@@ -37,9 +37,9 @@ def select_block(builder: Builder, condition: Block, x: Block, y: Block) -> Bloc
     """Return ``x`` where the condition is 1, else ``y``, for one block."""
     if x == y:
         return x
-    if x.clear == 0 and _is_digit(y):
+    if builder.gates and x.clear == 0 and _is_digit(y):
         return _gates(builder, condition, y)[1]
-    if y.clear == 0 and _is_digit(x):
+    if builder.gates and y.clear == 0 and _is_digit(x):
         return _gates(builder, condition, x)[0]
     if x.clear is not None:
         return select_block(builder, 1 - condition, y, x)
@@ -50,7 +50,8 @@ def select_block(builder: Builder, condition: Block, x: Block, y: Block) -> Bloc
         x, y = builder.clean(x), builder.clean(y)
         form = (x - y) * 2 + condition
     difference = builder.look_up(form, lambda v: (v >> 1) if v & 1 else 0)
-    return (y + difference).within(min(x.low, y.low), max(x.high, y.high))
+    selected = (y + difference).within(min(x.low, y.low), max(x.high, y.high))
+    return selected if builder.lazy_selects else builder.clean(selected)
 
 
 def gate(builder: Builder, condition: Block, word: Word) -> Word:

@@ -6,7 +6,7 @@ the whole graph, so that equal look-ups are shared across operations and known d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from coproc.circuits import arithmetic, bitwise, compare
@@ -15,8 +15,10 @@ from coproc.circuits.cast import cast
 from coproc.circuits.division import divide, divide_by_known
 from coproc.circuits.multiplication import clear_value, mul, mul_known, mul_wide
 from coproc.circuits.random import random_input, random_word
+from coproc.circuits.savings import Saving
 from coproc.circuits.selection import select
 from coproc.circuits.shift import Direction, shift
+from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import TOP, Word, constant_word, input_word, materialise
 from coproc.errors import IrrecoverableError
 from coproc.program.computation import Operation
@@ -26,8 +28,9 @@ from coproc.program.wordgraph import Constant, Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from coproc.circuits.builder import Block
     from coproc.circuits.circuit import Circuit
-    from coproc.circuits.strategy import Strategy
+    from coproc.circuits.division import Division
     from coproc.program.types import FheType
     from coproc.program.wordgraph import Operand, Step, WordGraph
 
@@ -69,8 +72,15 @@ class LoweringSettings:
     zero_shifts: bool = False
     """A shift by at least the width gives zero (TFHE-rs from 1.8) instead of counting modulo the width."""
     rewrites_off: frozenset[str] = frozenset()
-    """Names of rewrite rules that are not applied."""
+    """Names of rules (``coproc.program.rules``) that are not applied."""
 
+
+KNOWN_INPUTS: Final = "known_inputs"
+"""Rule: an input that is publicly known, from a trivial encryption, folds into look-ups instead of entering them."""
+BORROW_OF_DIFFERENCE: Final = "borrow_of_difference"
+"""Rule: where a difference is wanted and its operands are compared, the comparison is the difference's last borrow."""
+DIVISION_PAIRS: Final = "division_pairs"
+"""Rule: quotient and remainder of one pair come out of one division."""
 
 DEFAULT_SETTINGS: Final = LoweringSettings()
 
@@ -98,12 +108,14 @@ class LoweredGraph:
 def lower(graph: WordGraph, strategy: Strategy, settings: LoweringSettings = DEFAULT_SETTINGS) -> LoweredGraph:
     """Build the circuit of a graph, rewritten first; the numbers of its values stay."""
     graph = rewrite(graph, settings.rewrites_off)
-    builder = Builder()
-    needed = _needed(graph)
+    off = settings.rewrites_off
+    builder = Builder(off)
+    needed = set(range(len(graph.inputs) + len(graph.steps))) if Saving.DEAD_LOOK_UPS in off else _needed(graph)
+    shared = _Shared(_differences(graph, needed) if BORROW_OF_DIFFERENCE not in off else frozenset())
     values: dict[int, Word] = {}
     inputs: list[LoweredInput | RandomInput] = []
     for number, source in enumerate(graph.inputs):
-        if source.clear is not None:
+        if source.clear is not None and KNOWN_INPUTS not in off:
             values[number] = constant_word(builder, source.clear, source.type.bits)
         elif number in needed:
             values[number] = input_word(builder, source.type.bits)
@@ -116,7 +128,7 @@ def lower(graph: WordGraph, strategy: Strategy, settings: LoweringSettings = DEF
         if any(source not in values for source in sources):
             continue
         try:
-            values[number] = _Lowering(builder, strategy, settings, graph, step, values, inputs).result()
+            values[number] = _Lowering(builder, strategy, settings, graph, step, values, inputs, shared).result()
         except IrrecoverableError as error:
             failures[number] = error
     outputs: list[LoweredOutput] = []
@@ -140,6 +152,25 @@ def _needed(graph: WordGraph) -> set[int]:
     return needed
 
 
+def _differences(graph: WordGraph, needed: set[int]) -> frozenset[tuple[Operand, Operand]]:
+    """Find the unsigned differences that the circuit computes anyway: the borrow of each is a comparison."""
+    return frozenset(
+        (step.operands[0], step.operands[1])
+        for number, step in enumerate(graph.steps, len(graph.inputs))
+        if number in needed and step.operation is Operation.SUB and not step.result.is_signed
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What steps of one graph compute once for all of them."""
+
+    subtracted: frozenset[tuple[Operand, Operand]]
+    """Differences whose borrows are used for comparisons."""
+    differences: dict[tuple[Operand, Operand], tuple[Word, Block]] = field(default_factory=dict)
+    divisions: dict[tuple[Operand, Operand], Division] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class _Lowering:
     """One step on its way to blocks."""
@@ -152,6 +183,7 @@ class _Lowering:
     values: Mapping[int, Word]
     inputs: list[LoweredInput | RandomInput]
     """Of the circuit so far; random steps add theirs."""
+    shared: _Shared
 
     def result(self) -> Word:
         """Build the step's circuit."""
@@ -174,6 +206,36 @@ class _Lowering:
     def signed(self) -> bool:
         """Whether operands are two's complement."""
         return self.type.is_signed
+
+    def less(self, left: int, right: int) -> Block:
+        """Return whether one operand is less than the other; where their difference is wanted too, by its borrow."""
+        pair = (self.step.operands[left], self.step.operands[right])
+        if self.strategy is Strategy.THROUGHPUT and not self.signed and pair in self.shared.subtracted:
+            return self.difference(left, right)[1]
+        return compare.lt(self.builder, self.word(left), self.word(right), self.strategy, signed=self.signed)[0]
+
+    def subtracted(self) -> Word:
+        """Subtract the second operand from the first."""
+        if self.strategy is Strategy.THROUGHPUT and tuple(self.step.operands) in self.shared.subtracted:
+            return self.difference(0, 1)[0]
+        return arithmetic.sub(self.builder, self.word(0), self.word(1), self.strategy)
+
+    def difference(self, left: int, right: int) -> tuple[Word, Block]:
+        """Return the difference of two operands and its borrow, computed once."""
+        pair = (self.step.operands[left], self.step.operands[right])
+        if pair not in self.shared.differences:
+            found = arithmetic.sub_with_borrow(self.builder, self.word(left), self.word(right))
+            self.shared.differences[pair] = found
+        return self.shared.differences[pair]
+
+    def divided(self) -> Division:
+        """Divide the first operand by the second, once for quotient and remainder."""
+        pair = (self.step.operands[0], self.step.operands[1])
+        if pair in self.shared.divisions and DIVISION_PAIRS not in self.settings.rewrites_off:
+            return self.shared.divisions[pair]
+        found = divide(self.builder, self.word(0), self.word(1), self.strategy, signed=self.signed)
+        self.shared.divisions[pair] = found
+        return found
 
     def shifted(self, direction: Direction) -> Word:
         """Shift or rotate the first operand by the second."""
@@ -251,10 +313,10 @@ def _cleaned(builder: Builder, word: Word) -> Word:
 _DIVISIONS: Final = frozenset({Operation.DIV, Operation.REM, Operation.MUL_DIV})
 _FAMILIES: Final[Mapping[Operation, Callable[[_Lowering], Word]]] = {
     Operation.ADD: lambda x: arithmetic.add(x.builder, x.word(0), x.word(1), x.strategy),
-    Operation.SUB: lambda x: arithmetic.sub(x.builder, x.word(0), x.word(1), x.strategy),
+    Operation.SUB: lambda x: x.subtracted(),
     Operation.MUL: lambda x: mul(x.builder, x.word(0), x.word(1), x.strategy),
-    Operation.DIV: lambda x: divide(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed).quotient,
-    Operation.REM: lambda x: divide(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed).remainder,
+    Operation.DIV: lambda x: x.divided().quotient,
+    Operation.REM: lambda x: x.divided().remainder,
     Operation.SHL: lambda x: x.shifted(Direction.LEFT),
     Operation.SHR: lambda x: x.shifted(Direction.RIGHT),
     Operation.ROTL: lambda x: x.shifted(Direction.ROTATE_LEFT),
@@ -271,10 +333,10 @@ _FAMILIES: Final[Mapping[Operation, Callable[[_Lowering], Word]]] = {
     Operation.NOT: lambda x: bitwise.bit_not(x.word(0), x.type.bits),
     Operation.EQ: lambda x: compare.eq(x.builder, x.word(0), x.word(1)),
     Operation.NE: lambda x: compare.ne(x.builder, x.word(0), x.word(1)),
-    Operation.LT: lambda x: compare.lt(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
-    Operation.LE: lambda x: compare.le(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
-    Operation.GT: lambda x: compare.gt(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
-    Operation.GE: lambda x: compare.ge(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
+    Operation.LT: lambda x: (x.less(0, 1),),
+    Operation.LE: lambda x: (1 - x.less(1, 0),),
+    Operation.GT: lambda x: (x.less(1, 0),),
+    Operation.GE: lambda x: (1 - x.less(0, 1),),
     Operation.MIN: lambda x: compare.minimum(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
     Operation.MAX: lambda x: compare.maximum(x.builder, x.word(0), x.word(1), x.strategy, signed=x.signed),
     Operation.IF_THEN_ELSE: lambda x: select(x.builder, x.word(0)[0], x.word(1), x.word(2)),

@@ -4,8 +4,7 @@ Every rule is a function from a graph to a graph with the same value numbers; ru
 longer has a reader is dropped when the graph is lowered. A rule takes a step over only if nobody else reads it, so that
 nothing is computed twice.
 
-What needs no rule, because circuits see to it: a select with zero is a gate, known operands fold, equal look-ups are
-one (a comparison used twice; quotient and remainder of one pair), selects stay uncleaned while consumers bear it.
+Rules that act between steps and inside circuits have names too: ``coproc.program.rules`` lists all.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from coproc.program.computation import Operation
 from coproc.program.types import FheType
-from coproc.program.wordgraph import Constant, Step, Value, WordGraph
+from coproc.program.wordgraph import RANDOM, Constant, Step, Value, WordGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +25,19 @@ if TYPE_CHECKING:
 MAX_TERMS: Final = 128
 """Terms of one sum of columns; beyond, carries would span too many columns at once."""
 FEW: Final = 2
+_COMMUTING: Final = frozenset(
+    {
+        Operation.ADD,
+        Operation.MUL,
+        Operation.BIT_AND,
+        Operation.BIT_OR,
+        Operation.BIT_XOR,
+        Operation.EQ,
+        Operation.NE,
+        Operation.MIN,
+        Operation.MAX,
+    }
+)
 
 
 def rewrite(graph: WordGraph, off: frozenset[str] = frozenset()) -> WordGraph:
@@ -34,6 +46,25 @@ def rewrite(graph: WordGraph, off: frozenset[str] = frozenset()) -> WordGraph:
         if name not in off:
             graph = rule(graph)
     return graph
+
+
+def common_steps(graph: WordGraph) -> WordGraph:
+    """Let steps read the first of equal steps: the same operation on the same operands, in either order if it commutes.
+
+    Draws of random values are never equal.
+    """
+    first = len(graph.inputs)
+    seen: dict[tuple[Operation, FheType, tuple[Operand, ...]], int] = {}
+    same: dict[int, Value] = {}
+    steps: list[Step] = []
+    for number, step in enumerate(graph.steps, first):
+        operands = tuple(same.get(item.number, item) if isinstance(item, Value) else item for item in step.operands)
+        steps.append(replace(step, operands=operands))
+        ordered = tuple(sorted(operands, key=repr)) if step.operation in _COMMUTING else operands
+        earlier = seen.setdefault((step.operation, step.result, ordered), number)
+        if earlier != number and step.operation not in RANDOM:
+            same[number] = Value(earlier)
+    return replace(graph, steps=tuple(steps))
 
 
 def select_of_sum(graph: WordGraph) -> WordGraph:
@@ -128,6 +159,7 @@ def boolean_trees(graph: WordGraph) -> WordGraph:
 
 
 RULES: Final[Mapping[str, Callable[[WordGraph], WordGraph]]] = {
+    "common_steps": common_steps,
     "select_of_sum": select_of_sum,
     "difference_of_sum": difference_of_sum,
     "column_sums": column_sums,

@@ -11,8 +11,10 @@ import pytest
 from coproc.circuits.strategy import Strategy
 from coproc.executors import create_executor
 from coproc.executors.base import Evaluation
+from coproc.program.lowering import LoweringSettings
 from coproc.program.meaning import evaluate_graph
 from coproc.program.planning import GroupGraph, Plan, PlannedInput, plan
+from coproc.program.rules import RULE_NAMES
 from coproc.program.types import FheType, Handle, handle_type
 from coproc.program.wordgraph import name_values
 from coproc.tfhe.lwe import bodies, decode, phases
@@ -20,6 +22,8 @@ from coproc.tfhe.parameters import TOY_2_2
 from tests.program.test_planning import random_group, run_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coproc.tfhe.client import ClientKey
     from coproc.tfhe.keys import EvaluationKey
 
@@ -46,6 +50,19 @@ def test_in_the_clear(seed: int) -> None:
     for number in range(50):
         group, values, expected = draw(rng)
         planned = plan([group], list(Strategy)[number % 2])
+        assert not planned.failures
+        assert run_plan(planned, values) == expected
+
+
+@pytest.mark.parametrize(
+    "off", [*([name] for name in RULE_NAMES), RULE_NAMES], ids=lambda off: off[0] if len(off) == 1 else "all"
+)
+def test_without_a_rule(off: Sequence[str]) -> None:
+    rng = random.Random(len(off[0]))
+    settings = LoweringSettings(rewrites_off=frozenset(off))
+    for number in range(12):
+        group, values, expected = draw(rng)
+        planned = plan([group], list(Strategy)[number % 2], settings)
         assert not planned.failures
         assert run_plan(planned, values) == expected
 

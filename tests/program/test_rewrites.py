@@ -13,7 +13,8 @@ from coproc.config import Config
 from coproc.program.computation import Operation
 from coproc.program.lowering import LoweredInput, LoweringSettings, lower
 from coproc.program.meaning import evaluate_graph
-from coproc.program.rewrites import RULES, rewrite
+from coproc.program.rewrites import rewrite
+from coproc.program.rules import RULE_NAMES
 from coproc.program.types import FheType
 from coproc.program.wordgraph import Constant, Input, Operand, Step, Value, WordGraph
 
@@ -87,6 +88,88 @@ def test_a_rule_saves_bootstraps_and_keeps_values(name: str, item: WordGraph) ->
     assert fewer < more
 
 
+DIV, REM, LT, LE, GT, GE = Operation.DIV, Operation.REM, Operation.LT, Operation.LE, Operation.GT, Operation.GE
+ZERO = Constant(0)
+
+
+def steps(*items: tuple[Operation, FheType, tuple[Operand, ...]], wanted: list[int]) -> WordGraph:
+    return WordGraph(tuple(Input(item) for item in INPUTS), tuple(Step(*item) for item in items), tuple(wanted))
+
+
+# What each rule saves by itself: a graph, the bootstraps with and without it, and which other rules rest meanwhile
+# because they would save the same.
+ALONE: dict[str, list[tuple[WordGraph, int, int, set[str]]]] = {
+    "common_steps": [
+        (
+            graph(INPUTS, [(ADD, U8, [0, 1]), (ADD, U8, [1, 0]), (AND, U8, [9, 2]), (AND, U8, [10, 3])], [11, 12]),
+            12,
+            16,
+            {"shared_look_ups"},
+        ),
+        (graph(INPUTS, [(SUB, U8, [0, 1]), (SUB, U8, [1, 0])], [9, 10]), 8, 8, {"shared_look_ups"}),
+    ],
+    "borrow_of_difference": [
+        (graph(INPUTS, [(SUB, U8, [0, 1]), (comparison, BOOL, order)], [9, 10]), 4, 6, set())
+        for comparison, order in ((LT, [0, 1]), (GE, [0, 1]), (GT, [1, 0]), (LE, [1, 0]))
+    ],
+    "division_pairs": [
+        (graph(INPUTS, [(DIV, U8, [0, 1]), (REM, U8, [0, 1])], [9, 10]), 60, 112, {"shared_look_ups"}),
+    ],
+    "shared_look_ups": [
+        (graph(INPUTS, [(LT, BOOL, [0, 1]), (GE, BOOL, [0, 1])], [9, 10]), 2, 4, set()),
+    ],
+    "many_look_up_tables": [
+        (graph(INPUTS, [(ADD, U8, [0, 1])], [9]), 4, 7, set()),
+    ],
+    "gates": [
+        (
+            steps((IF, U8, (Value(4), Value(0), ZERO)), (IF, U8, (Value(4), ZERO, Value(0))), wanted=[9, 10]),
+            4,
+            8,
+            set(),
+        ),
+    ],
+    "lazy_selects": [
+        (graph(INPUTS, [(IF, U8, [4, 0, 1]), (Operation.EQ, BOOL, [9, 2])], [10]), 9, 11, set()),
+    ],
+    "dead_look_ups": [
+        (graph(INPUTS, [(ADD, U8, [0, 1]), (SUB, U8, [2, 3])], [10]), 4, 8, set()),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "fewer", "more", "others"),
+    [(name, *case) for name, cases in ALONE.items() for case in cases],
+)
+def test_a_rule_saves_by_itself(name: str, item: WordGraph, fewer: int, more: int, others: set[str]) -> None:
+    rng = random.Random(2)
+    values = [[rng.getrandbits(source.type.bits) for source in item.inputs] for _ in range(300)]
+    expected = [[evaluate_graph(item, row)[number] for number in item.wanted] for row in values]
+    with_rule, found_fewer = compute(item, values, LoweringSettings(rewrites_off=frozenset(others)))
+    without, found_more = compute(item, values, LoweringSettings(rewrites_off=frozenset({name, *others})))
+    assert with_rule == without == expected
+    assert (found_fewer, found_more) == (fewer, more)
+
+
+def test_a_known_input_folds() -> None:
+    item = WordGraph((Input(U8), Input(U8, clear=7)), (Step(Operation.MUL, U8, (Value(0), Value(1))),), (2,))
+    values = [[value, 7] for value in range(256)]
+    folded, fewer = compute(item, values, LoweringSettings())
+    entered, more = compute(item, values, LoweringSettings(rewrites_off=frozenset({"known_inputs"})))
+    assert folded == entered == [[value * 7 & 255] for value in range(256)]
+    assert fewer < more
+
+
+def test_every_rule_is_tried_here() -> None:
+    assert {*CASES, *ALONE, "known_inputs"} == set(RULE_NAMES)
+
+
+def test_random_draws_are_never_common() -> None:
+    item = WordGraph((), tuple(Step(Operation.RAND, U8, (Constant(seed),)) for seed in (0, 0)), (0, 1))
+    assert rewrite(item) == item
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if name != "difference_of_sum"])
 def test_what_somebody_reads_is_left_alone(name: str) -> None:
     for item in CASES[name]:
@@ -104,7 +187,7 @@ def test_a_condition_that_comes_late_is_left_alone() -> None:
 
 
 def test_the_configuration_knows_every_rule() -> None:
-    assert Config(rewrites_off=list(RULES)).rewrites_off == set(RULES)
+    assert Config(rewrites_off=list(RULE_NAMES)).rewrites_off == set(RULE_NAMES)
 
 
 @pytest.mark.parametrize("signed", [True, False])
