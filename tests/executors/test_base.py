@@ -94,4 +94,4 @@ def test_unknown_names_and_thread_counts_are_refused() -> None:
         create_executor("abacus")
     with pytest.raises(InvalidInput, match="threads"):
         create_executor("cpu", threads=0)
-    assert set(EXECUTOR_NAMES) == {"cpu", "reference", "concrete"}
+    assert set(EXECUTOR_NAMES) == {"cpu", "gpu", "emulated", "reference", "concrete"}
