@@ -26,10 +26,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The roles by their keys in values: component name, --roles, executor. */}}
 {{- define "coproc.roles" -}}
-api: {component: api, roles: api, port: grpc, serving: true}
+api: {component: api, roles: api, port: grpc, serving: true, chains: true}
 results: {component: results, roles: results, port: results, serving: true}
 workerCpu: {component: worker-cpu, roles: worker, executor: cpu}
 workerGpu: {component: worker-gpu, roles: worker, executor: gpu}
+listener: {component: listener, roles: listener, chains: true}
 {{- end -}}
 
 {{- define "coproc.serviceAccountName" -}}

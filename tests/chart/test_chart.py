@@ -36,6 +36,8 @@ MATRIX: dict[str, Tree] = {
         "database": {**DATABASE, "migrationSecret": "owner", "migrationKey": "url"},
         "tokens": {"existingSecret": "tokens"},
         "tls": {"existingSecret": "certificate"},
+        "chains": {"existingSecret": "chains", "key": "list"},
+        "tracing": {"endpoint": "http://collector.observability:4318", "ratio": 0.25},
         "config": {"attempts": 5, "batch_window_seconds": 0.01, "limits__max_connections": 2000, "log_level": "debug"},
         "featureFlags": {"rewrites": {"column_sums": False}},
         "roles": {
@@ -47,6 +49,7 @@ MATRIX: dict[str, Tree] = {
                 "extraEnv": [{"name": "COPROC_STRATEGY", "value": "throughput"}],
             },
             "workerGpu": {"enabled": True, "keda": {"enabled": True}, "runtimeClassName": "nvidia"},
+            "listener": {"enabled": True, "replicas": 2},
         },
         "serviceAccount": {"annotations": {"role": "x"}},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -55,6 +58,8 @@ MATRIX: dict[str, Tree] = {
         "networkPolicy": {
             "apiFrom": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}],
             "metricsFrom": [{"namespaceSelector": {}}],
+            "chainPorts": [8546],
+            "chainTo": [{"ipBlock": {"cidr": "10.1.0.0/24"}}],
             "databaseTo": [{"ipBlock": {"cidr": "10.0.0.0/24"}}],
             "extraEgress": [{"ports": [{"port": 8546, "protocol": "TCP"}]}],
         },
@@ -73,6 +78,7 @@ MATRIX: dict[str, Tree] = {
     "workers by CPU": off(workerCpu={"hpa": {"enabled": True}}, api={"service": {"headless": True}}),
     "only GPUs": off(workerCpu={"enabled": False}, workerGpu={"enabled": True, "replicas": 3}),
     "long drain": {"drainSeconds": 900, "preStopSeconds": 20},
+    "a listener": {"chains": {"existingSecret": "chains"}, **off(listener={"enabled": True})},
     "no pause": {"preStopSeconds": 0, "drainSeconds": 0},
 }
 
@@ -209,9 +215,10 @@ def test_settings_are_those_of_the_program(name: str, monkeypatch: pytest.Monkey
         config = Config(roles=arguments[2], database_url="postgresql://database/coproc")
         assert config.migrate_on_start is (name == "smallest")
         assert config.host == "0.0.0.0"  # noqa: S104 - in a pod
-        assert (made.endswith("api"), made.endswith("results")) == (
-            "api" in config.roles,
-            "results" in config.roles,
+        for role in ("api", "results", "listener"):
+            assert made.endswith(role) == (role in config.roles)
+        assert (config.otlp_endpoint, config.trace_ratio) == (
+            ("http://collector.observability:4318", 0.25) if name == "everything" else (None, 1.0)
         )
 
 
@@ -247,7 +254,8 @@ def test_a_changed_setting_rolls_pods_and_a_flag_does_not() -> None:
 
     plain = checksum({})
     assert checksum({"featureFlags": {"a": 1}}) == plain
-    assert len({plain, checksum({"config": {"attempts": 4}}), checksum({"drainSeconds": 7})}) == 3
+    traced = checksum({"tracing": {"endpoint": "http://collector:4318"}})
+    assert len({plain, checksum({"config": {"attempts": 4}}), checksum({"drainSeconds": 7}), traced}) == 4
 
 
 def test_workers_scale_on_the_queue_and_servers_on_cpu() -> None:
@@ -257,7 +265,7 @@ def test_workers_scale_on_the_queue_and_servers_on_cpu() -> None:
     assert at(trigger, "metadata", "targetQueryValue") == "1000000"
     assert set(kinds("everything", "HorizontalPodAutoscaler")) == {"demo-coproc-api", "demo-coproc-results"}
     for made, item in kinds("everything", "Deployment").items():
-        assert "replicas" not in cast("Tree", item["spec"]), made
+        assert ("replicas" in cast("Tree", item["spec"])) == made.endswith("listener"), made
     assert at(kinds("only GPUs", "Deployment")["demo-coproc-worker-gpu"], "spec", "replicas") == 3
 
 
@@ -300,6 +308,85 @@ def test_policies_leave_open_what_is_needed() -> None:
     assert egress[1]["to"] == [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
 
 
+def test_chains_are_followed_by_the_listener_and_known_to_the_api_as_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """URLs of nodes hold keys: they are in no object that the chart makes."""
+    having: dict[str, Value] = {}
+    for made, pod in pods("everything").items():
+        for item in cast("list[Tree]", at(pod, "containers", 0, "env")):
+            if item["name"] == "COPROC_CHAINS":
+                having[made] = at(item, "valueFrom", "secretKeyRef")
+    reference = {"name": "chains", "key": "list"}
+    assert having == {"demo-coproc-api": reference, "demo-coproc-listener": reference}
+    address = "0x" + "ab" * 20
+    chain = {"chain_id": 1, "urls": ["wss://node/key"], "executor": address, "acl": address, "key_id": "0" * 64}
+    monkeypatch.setenv("COPROC_CHAINS", json.dumps([chain]))
+    assert [chain.chain_id for chain in Config(roles="listener", database_url="postgresql://x/y").chains] == [1]
+    policy = kinds("everything", "NetworkPolicy")["demo-coproc-listener"]
+    assert at(policy, "spec", "podSelector", "matchLabels", "app.kubernetes.io/component") == "listener"
+    assert at(policy, "spec", "policyTypes") == ["Egress"]
+    assert at(policy, "spec", "egress") == [
+        {"ports": [{"port": 8546, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.1.0.0/24"}}]}
+    ]
+    assert not [made for name in ("defaults", "smallest") for made in kinds(name, "Deployment") if "listener" in made]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_evictions_leave_one_pod_of_each_role_and_may_take_one(name: str) -> None:
+    """A budget of none would hold up every upgrade of a node; pods that are ill may always go."""
+    asked = cast("Tree", MATRIX[name].get("roles", {}))
+    budgets = kinds(name, "PodDisruptionBudget")
+    keys = {"api": "api", "results": "results", "worker-cpu": "workerCpu", "worker-gpu": "workerGpu"}
+    expected = {
+        made
+        for made in kinds(name, "Deployment")
+        for role in [cast("Tree", asked.get(keys.get(made.removeprefix("demo-coproc-"), "listener"), {}))]
+        if at(role.get("pdb", {"enabled": True}), "enabled")
+    }
+    assert set(budgets) == expected
+    for made, item in budgets.items():
+        spec = cast("Tree", item["spec"])
+        assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        assert spec["maxUnavailable"] == ("25%" if made.endswith("worker-cpu") else 1)
+        assert "minAvailable" not in spec
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_pods_of_a_role_are_spread_over_zones_and_nodes(name: str) -> None:
+    for made, item in kinds(name, "Deployment").items():
+        pod = cast("Tree", at(item, "spec", "template", "spec"))
+        if name == "smallest":
+            assert "topologySpreadConstraints" not in pod
+            continue
+        constraints = cast("list[Tree]", pod["topologySpreadConstraints"])
+        assert [one["topologyKey"] for one in constraints] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        for one in constraints:
+            assert (one["maxSkew"], one["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
+            assert one["matchLabelKeys"] == ["pod-template-hash"], "pods of the release before do not count"
+            assert at(one, "labelSelector") == at(item, "spec", "selector"), made
+
+
+def test_prometheus_finds_the_figures_of_every_pod() -> None:
+    """The monitor's selector finds one service, whose port is the one that every pod names so."""
+    assert not kinds("defaults", "ServiceMonitor")
+    (monitor,) = kinds("everything", "ServiceMonitor").values()
+    assert at(monitor, "metadata", "labels", "release") == "prometheus"
+    assert at(monitor, "spec", "namespaceSelector", "matchNames") == ["fhe"]
+    chosen = cast("Tree", at(monitor, "spec", "selector", "matchLabels"))
+    services = kinds("everything", "Service").values()
+    (service,) = (item for item in services if chosen.items() <= cast("Tree", at(item, "metadata", "labels")).items())
+    (endpoint,) = cast("list[Tree]", at(monitor, "spec", "endpoints"))
+    (port,) = cast("list[Tree]", at(service, "spec", "ports"))
+    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == (port["name"], "/metrics", "30s")
+    assert at(service, "spec", "publishNotReadyAddresses") is True
+    deployments = kinds("everything", "Deployment").values()
+    assert len(deployments) == 5
+    wanted = cast("Tree", at(service, "spec", "selector"))
+    for item in deployments:
+        assert wanted.items() <= cast("Tree", at(item, "spec", "template", "metadata", "labels")).items()
+        ports = cast("list[Tree]", at(item, "spec", "template", "spec", "containers", 0, "ports"))
+        assert port["targetPort"] in [own["name"] for own in ports]
+
+
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
@@ -312,6 +399,11 @@ def test_policies_leave_open_what_is_needed() -> None:
             {"database": DATABASE, "roles": {"workerCpu": {"hpa": {"enabled": True}, "keda": {"enabled": True}}}},
             "hpa or keda",
         ),
+        ({"database": DATABASE, "roles": {"listener": {"enabled": True}}}, "chains.existingSecret"),
+        ({"database": DATABASE, "roles": {"listener": {"hpa": {"enabled": True}}}}, "hpa"),
+        ({"database": DATABASE, "tracing": {"endpoint": "collector:4318"}}, "endpoint"),
+        ({"database": DATABASE, "tracing": {"endpoint": "http://user:word@collector:4318"}}, "endpoint"),
+        ({"database": DATABASE, "config": {"chains": "[]"}}, "chains"),
     ],
 )
 def test_wrong_values_are_refused(values: Tree, fault: str) -> None:
