@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, s
 
 from coproc.errors import InvalidInput, RecoverableError
 from coproc.store.blobs import sweep_chunks
-from coproc.store.memory_chain import ChainMemoryStore
+from coproc.store.memory_overview import ViewedMemoryStore
 from coproc.store.migrator import migrate, require_migrated
 from coproc.store.pool import DEFAULT_SIZE, Pool
 from coproc.store.postgres import PostgresStore
@@ -21,7 +21,7 @@ from coproc.store.postgres import PostgresStore
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from coproc.store.chains import ChainStore
+    from coproc.store.overview import ViewedStore
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def open_store(
     pool_size: int = DEFAULT_SIZE,
     patience: float = PATIENCE_SECONDS,
     migrating: bool = True,
-) -> AsyncGenerator[ChainStore]:
+) -> AsyncGenerator[ViewedStore]:
     """Open a store, migrated to this version; closed in order after the block.
 
     Args:
@@ -52,7 +52,7 @@ async def open_store(
         MigrationError: the database has another history than this code.
     """
     if url == "memory://":
-        yield ChainMemoryStore()
+        yield ViewedMemoryStore()
         return
     if not url.startswith(SCHEMES):
         raise InvalidInput("database_url", f"starts with memory:// or {SCHEMES[0]}")

@@ -15,6 +15,7 @@ from coproc.store import blobs, chain_graph, ending, graph
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
 from coproc.store.faults import is_conflict
 from coproc.store.operands import decode_operands
+from coproc.store.overview import PostgresOverview
 from coproc.store.rules import (
     CANCELLED,
     EXPIRED,
@@ -52,7 +53,7 @@ class _LeaseLost(Exception):
     """Undoes a transaction in which the lease turned out to be lost."""
 
 
-class PostgresStore:
+class PostgresStore(PostgresOverview):
     """``Store`` over a pool of connections to a migrated database."""
 
     def __init__(self, pool: Pool) -> None:
