@@ -127,6 +127,17 @@ class Guard:
         """The state now."""
         return self._breaker.state(trio.current_time())
 
+    @property
+    def failures(self) -> int:
+        """Failures in a row."""
+        return self._breaker.failures
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds for which the dependency is left in peace, 0 if it may be asked."""
+        opened_at = self._breaker.opened_at
+        return 0.0 if opened_at is None else max(0.0, opened_at + self._breaker.cooldown - trio.current_time())
+
     @contextmanager
     def calling(self) -> Generator[None]:
         """Make one call inside the block.
@@ -137,8 +148,7 @@ class Guard:
         now = trio.current_time()
         admitted = self._breaker.admit(now)
         if admitted is None:
-            opened_at = now if self._breaker.opened_at is None else self._breaker.opened_at
-            wait = max(0.0, opened_at + self._breaker.cooldown - now)
+            wait = self.retry_after
             raise CircuitOpen(f"{self.name} is not asked for another {wait:.1f} s", retry_after=wait, after=self.error)
         self._breaker = admitted
         try:

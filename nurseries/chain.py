@@ -81,7 +81,8 @@ class ChainActor:
         """Why the chain is not followed just now; None: it is."""
         self._store = store
         self._contracts = settings.contracts
-        self._guards = [Guard(f"node {host_of(url)}", Breaker(threshold=3)) for url in settings.urls]
+        self.guards = [Guard(f"node {host_of(url)}", Breaker(threshold=3)) for url in settings.urls]
+        """Of the nodes, in order of preference."""
         self._follower: Follower | None = None
         self._doubts: dict[bytes, int] = {}
         self._chance = secrets.SystemRandom().random
@@ -98,24 +99,22 @@ class ChainActor:
         attempt = turn = 0
         while True:
             before = self.statistics.blocks
-            failure = await self._session(turn % len(self._guards))
+            failure = await self._session(turn % len(self.guards))
             self.error = failure.message
             self.statistics.node_failures += isinstance(failure, NodeFault)
             self._follower = None
             if not isinstance(failure, CircuitOpen):  # that was told when it opened
                 fields = {name: value for name, value in log_fields(failure).items() if name != "chain_id"}
-                self._log.warning(
-                    "the chain is not followed", node=self._guards[turn % len(self._guards)].name, **fields
-                )
+                self._log.warning("the chain is not followed", node=self.guards[turn % len(self.guards)].name, **fields)
             if not isinstance(failure, ChainMoved):
                 turn += 1
             attempt = 0 if self.statistics.blocks > before else attempt + 1
             # The first round over all nodes is quick: one of them may be well.
-            await trio.sleep(_BACKOFF.delay(attempt // len(self._guards), self._chance()))
+            await trio.sleep(_BACKOFF.delay(attempt // len(self.guards), self._chance()))
 
     async def _session(self, turn: int) -> CoprocError:
         """Follow with one node; returns why it ended."""
-        url, guard = self.settings.urls[turn], self._guards[turn]
+        url, guard = self.settings.urls[turn], self.guards[turn]
         failure: CoprocError = RecoverableError("the session ended")
         async with trio.open_nursery() as nursery:
             try:

@@ -8,7 +8,7 @@ what circuits compute.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
 from coproc.executors.base import Evaluation
 from coproc.executors.casting import PreparedCasting, prepare_casting
+from coproc.health.report import ExecutorReport
 from coproc.tracing import span, traceparent
 from nurseries.mailbox import Call, Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
     from coproc.circuits.circuit import Circuit
@@ -64,20 +65,30 @@ class OutOfMemory(RecoverableError):
     rule = "OUT_OF_MEMORY"
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorStatistics:
-    """What metrics show of an executor."""
+class BusyTime:
+    """Time during which at least one level runs; levels that run together count once."""
 
-    name: str | None
-    """None until it has been made."""
-    running: int
-    jobs: int
-    """Finished jobs."""
-    failures: int
-    levels: int
-    bootstraps: int
-    busy_seconds: float
-    """Time during which a level ran."""
+    def __init__(self) -> None:
+        self._sum = self._since = 0.0
+        self._running = 0
+
+    @property
+    def seconds(self) -> float:
+        """The time so far, that of levels which run just now included."""
+        return self._sum + (trio.current_time() - self._since if self._running else 0.0)
+
+    @contextmanager
+    def counting(self) -> Generator[None]:
+        """Run one level in the block."""
+        if not self._running:
+            self._since = trio.current_time()
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._sum += trio.current_time() - self._since
 
 
 class ExecutorActor:
@@ -107,20 +118,31 @@ class ExecutorActor:
         self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
         self._name: str | None = None
         self._running = self._done = self._failures = self._levels = self._bootstraps = 0
-        self._busy = 0.0
+        self._busy = BusyTime()
 
     @property
-    def statistics(self) -> ExecutorStatistics:
+    def name(self) -> str | None:
+        """The executor's; None until it has been made."""
+        return self._name
+
+    @property
+    def statistics(self) -> ExecutorReport:
         """Counts since the start of the process."""
-        return ExecutorStatistics(
-            name=self._name,
+        return ExecutorReport(
+            name=self._name or "none yet",
+            slots=self._jobs,
             running=self._running,
             jobs=self._done,
             failures=self._failures,
             levels=self._levels,
             bootstraps=self._bootstraps,
-            busy_seconds=self._busy,
+            busy_seconds=self._busy.seconds,
         )
+
+    @property
+    def reports(self) -> tuple[ExecutorReport, ...]:
+        """Every executor behind this actor, the one in use first."""
+        return (self.statistics,)
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Take jobs until cancelled; ``task_status`` reports the executor's name.
@@ -161,8 +183,9 @@ class ExecutorActor:
                 prepared, inputs = await self._prepare(executor, job.key_id), job.inputs
             evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, inputs)
             for level in job.circuit.levels:
-                async with self._timed_turn():
-                    await trio.to_thread.run_sync(evaluation.run_level)
+                async with self._turn:
+                    with self._busy.counting():
+                        await trio.to_thread.run_sync(evaluation.run_level)
                 self._levels += 1
                 self._bootstraps += level.bootstraps
             return await trio.to_thread.run_sync(evaluation.outputs)
@@ -177,15 +200,6 @@ class ExecutorActor:
             self._failures += 1
             log.exception("executor defect", executor=executor.name, bootstraps=job.circuit.bootstraps)
             raise ComputationDefect(f"the executor failed with {type(error).__name__}") from error
-
-    @asynccontextmanager
-    async def _timed_turn(self) -> AsyncGenerator[None]:
-        async with self._turn:
-            began = trio.current_time()
-            try:
-                yield
-            finally:
-                self._busy += trio.current_time() - began
 
     async def _prepare(self, executor: Executor, key_id: bytes) -> PreparedKey:
         """Find a key in the executor's layout, or make it; the least recently used one makes room."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from coproc.executors.base import Executor
+    from coproc.health.report import ExecutorReport
     from coproc.keyring import KeyCache
     from nurseries.executor import Job, JobCall
     from nurseries.mailbox import Mailbox
@@ -66,7 +67,7 @@ class GpuExecutorActor(ExecutorActor):
         self._fallback_executor: Executor | None = None
         self._opening = trio.Lock()
         self._level_seconds = level_seconds
-        self._guard = Guard("gpu", breaker or Breaker(threshold=2))
+        self.guard = Guard("gpu", breaker or Breaker(threshold=2))
         self._stuck: Callable[[], bool] | None = None
         self._lost: DeviceLost | None = None
         self.taken_over = 0
@@ -78,9 +79,15 @@ class GpuExecutorActor(ExecutorActor):
         if self._lost is not None:
             return ActorReport("lost", healthy=False, error=self._lost.message)
         if self._hangs:
-            return ActorReport("hung", healthy=False, error=self._guard.error)
-        state = self._guard.state
-        return ActorReport(state.value, healthy=state is BreakerState.CLOSED, error=self._guard.error)
+            return ActorReport("hung", healthy=False, error=self.guard.error)
+        state = self.guard.state
+        return ActorReport(state.value, healthy=state is BreakerState.CLOSED, error=self.guard.error)
+
+    @property
+    def reports(self) -> tuple[ExecutorReport, ...]:
+        """The device, and the cores once they have taken a job over."""
+        cores = self._fallback_executor
+        return (self.statistics, *([replace(self._fallback.statistics, name=cores.name)] if cores is not None else []))
 
     @property
     def _hangs(self) -> bool:
@@ -90,7 +97,7 @@ class GpuExecutorActor(ExecutorActor):
         """Run a job on the device, or on the cores if that fails."""
         if self._lost is None and not self._hangs:
             try:
-                with self._guard.calling():
+                with self.guard.calling():
                     return await self._on_device(executor, job)
             except (DeviceFailure, CircuitOpen) as error:
                 log.warning("the cores take a job over", rule=error.rule, error=error.message)
@@ -115,9 +122,8 @@ class GpuExecutorActor(ExecutorActor):
             try:
                 await self._wait(evaluation.begin())
                 for level in job.circuit.levels:
-                    began = trio.current_time()
-                    await self._wait(evaluation.begin_level())
-                    self._busy += trio.current_time() - began
+                    with self._busy.counting():
+                        await self._wait(evaluation.begin_level())
                     self._levels += 1
                     self._bootstraps += level.bootstraps
                 return await self._wait(evaluation.begin_outputs())

@@ -36,7 +36,7 @@ from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.circuits.strategy import Strategy as CircuitStrategy
 from coproc.config import Addresses
 from coproc.errors import FatalError, RecoverableError
-from coproc.health.report import ActorReport, HealthReport
+from coproc.health.report import ActorReport, BreakerReport, HealthReport
 from coproc.keyring import KeyCache
 from coproc.program.lowering import LoweringSettings
 from coproc.program.planning import PLAN_VERSION, Lanes
@@ -192,7 +192,13 @@ class Service:
             status.name: ActorReport(status.state.value, status.healthy, status.restarts, status.error)
             for status in self.actors
         }
+        guards = [
+            (f"chain-{chain_id} {guard.name}", guard)
+            for chain_id, chain in self.chains.items()
+            for guard in chain.guards
+        ]
         if isinstance(executor, GpuExecutorActor):
+            guards.append((executor.guard.name, executor.guard))
             actors["gpu"] = executor.device_health
             numbers["executor_taken_over"] = executor.taken_over
         for chain_id, chain in self.chains.items():
@@ -205,6 +211,11 @@ class Service:
             draining=self.draining,
             actors=actors,
             numbers=numbers,
+            breakers=tuple(
+                BreakerReport(name, guard.state.value, guard.failures, guard.retry_after, guard.error)
+                for name, guard in guards
+            ),
+            executors=executor.reports if executor is not None else (),
             notices=self._notices,
         )
 
@@ -336,7 +347,7 @@ class Service:
         for notice in self._notices:
             log.warning(notice, setting="input_proofs", value=config.input_proofs)
         store, keys = self._needs()
-        name = self.executor.statistics.name if self.executor is not None else None
+        name = self.executor.name if self.executor is not None else None
         service = CoprocessorService(
             store,
             keys,

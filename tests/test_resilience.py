@@ -105,6 +105,7 @@ async def test_a_guard_counts_only_what_may_pass() -> None:
     with pytest.raises(RecoverableError), guard.calling():
         raise RecoverableError("away again")
     assert (guard.state, guard.error) == (BreakerState.OPEN, "away again")
+    assert (guard.failures, guard.retry_after) == (2, 5.0)
     with pytest.raises(CircuitOpen) as caught, guard.calling():
         raise AssertionError("not to be reached")
     assert caught.value.context["retry_after"] == 5.0
@@ -115,6 +116,7 @@ async def test_a_guard_counts_only_what_may_pass() -> None:
     with guard.calling():
         pass
     assert (guard.state, guard.error) == (BreakerState.CLOSED, None)
+    assert (guard.failures, guard.retry_after) == (0, 0.0)
 
 
 @jumping

@@ -24,6 +24,38 @@ class ActorReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerReport:
+    """How the circuit breaker before one dependency is."""
+
+    name: str
+    state: str
+    """``closed``, ``open`` or ``half_open``."""
+    failures: int = 0
+    """Failures in a row."""
+    retry_seconds: float = 0.0
+    """How long the dependency is left in peace."""
+    error: str | None = None
+    """Its latest failure; None once it has answered again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorReport:
+    """What one executor has done since the process began."""
+
+    name: str
+    slots: int
+    """Jobs that it takes at once."""
+    running: int
+    jobs: int
+    """Finished ones."""
+    failures: int
+    levels: int
+    bootstraps: int
+    busy_seconds: float
+    """Time during which at least one level ran, the present one included."""
+
+
+@dataclass(frozen=True, slots=True)
 class HealthReport:
     """How a service is."""
 
@@ -36,7 +68,9 @@ class HealthReport:
     """In start order."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     """Counters and gauges by name, for metrics."""
-
+    breakers: tuple[BreakerReport, ...] = ()
+    executors: tuple[ExecutorReport, ...] = ()
+    """The one in use first, then what takes over from it."""
     notices: tuple[str, ...] = ()
     """What an operator has chosen that callers should know of."""
 

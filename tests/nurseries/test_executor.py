@@ -16,7 +16,7 @@ from coproc.executors.base import ExecutorUnavailable
 from coproc.executors.reference import ReferenceExecutor, ReferenceKey
 from coproc.keyring import KeyCache
 from coproc.tfhe.parameters import TOY_2_2
-from nurseries.executor import ComputationDefect, ExecutorActor, Job, JobCall, OutOfMemory
+from nurseries.executor import BusyTime, ComputationDefect, ExecutorActor, Job, JobCall, OutOfMemory
 from nurseries.gpu_executor import find_gpus, require_gpu
 from nurseries.mailbox import Mailbox, ask
 from tests.executors.toykeys import generate
@@ -130,6 +130,23 @@ async def test_jobs_compute(nursery: trio.Nursery) -> None:
     assert (statistics.jobs, statistics.levels, statistics.bootstraps, statistics.running) == (2, 3, 3, 0)
     assert statistics.busy_seconds > 0
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_levels_that_run_together_keep_an_executor_busy_once() -> None:
+    busy = BusyTime()
+
+    async def level(begins: float, seconds: float) -> None:
+        await trio.sleep(begins)
+        with busy.counting():
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as levels:
+        for begins, seconds in ((0.0, 2.0), (1.0, 2.0), (5.0, 4.0)):
+            levels.start_soon(level, begins, seconds)
+        await trio.sleep(6.0)
+        assert busy.seconds == pytest.approx(4.0), "with the one that runs"
+    assert busy.seconds == pytest.approx(7.0)
 
 
 async def test_levels_of_two_jobs_take_turns(nursery: trio.Nursery) -> None:

@@ -87,6 +87,7 @@ async def test_jobs_run_on_the_device_and_share_its_levels() -> None:
         assert actor.device_health.healthy
         assert actor.statistics.levels == 13
         assert actor.statistics.jobs == 5
+        assert len(actor.reports) == 1, "the cores have done nothing"
         nursery.cancel_scope.cancel()
 
 
@@ -101,6 +102,7 @@ async def test_failures_open_the_breaker_and_the_cores_finish_every_job(error: E
             assert value_of(await ask(mailbox, job(number, 2))) == number + 2
         assert actor.taken_over == 2
         assert not actor.device_health.healthy
+        assert [(report.name, report.bootstraps) for report in actor.reports] == [("emulated", 1), ("cpu", 4)]
         with trio.fail_after(60):
             while actor.taken_over:  # after the cooldown one job asks the device again, and the breaker closes
                 before = actor.taken_over
