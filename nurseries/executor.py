@@ -18,7 +18,7 @@ import trio
 from numpy.typing import NDArray
 
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
-from coproc.executors.base import Evaluation
+from coproc.executors.base import Evaluation, Metered
 from coproc.executors.casting import PreparedCasting, prepare_casting
 from coproc.health.report import ExecutorReport
 from coproc.tracing import span, traceparent
@@ -116,20 +116,20 @@ class ExecutorActor:
         self._castings: OrderedDict[bytes, PreparedCasting] = OrderedDict()
         self._preparing = trio.Lock()
         self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
-        self._name: str | None = None
+        self._executor: Executor | None = None
         self._running = self._done = self._failures = self._levels = self._bootstraps = 0
         self._busy = BusyTime()
 
     @property
     def name(self) -> str | None:
         """The executor's; None until it has been made."""
-        return self._name
+        return None if self._executor is None else self._executor.name
 
     @property
     def statistics(self) -> ExecutorReport:
         """Counts since the start of the process."""
         return ExecutorReport(
-            name=self._name or "none yet",
+            name=self.name or "none yet",
             slots=self._jobs,
             running=self._running,
             jobs=self._done,
@@ -137,6 +137,7 @@ class ExecutorActor:
             levels=self._levels,
             bootstraps=self._bootstraps,
             busy_seconds=self._busy.seconds,
+            kernel_seconds=self._executor.kernel_seconds if isinstance(self._executor, Metered) else 0.0,
         )
 
     @property
@@ -153,7 +154,7 @@ class ExecutorActor:
         self._prepared.clear()
         self._castings.clear()
         executor = await trio.to_thread.run_sync(self._make)
-        self._name = executor.name
+        self._executor = executor
         async with trio.open_nursery() as nursery:
             for _ in range(self._jobs):
                 nursery.start_soon(self._serve, executor)

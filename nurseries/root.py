@@ -22,6 +22,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -187,6 +188,8 @@ class Service:
                 "executor_failures": work.failures,
                 "executor_bootstraps": work.bootstraps,
                 "executor_busy_seconds": work.busy_seconds,
+                "executor_kernel_cpu_seconds": work.kernel_seconds,
+                "process_cpu_seconds": time.process_time(),
             }
         actors = {
             status.name: ActorReport(status.state.value, status.healthy, status.restarts, status.error)

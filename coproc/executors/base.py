@@ -6,7 +6,7 @@ kept. It must not know which executor runs, which operation a circuit came from,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -95,6 +95,16 @@ class Executor(Protocol):
         Returns:
             Shape ``(O, k*N+1)``: for every bootstrap in order, one row for every output of its table.
         """
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An executor that knows how much CPU time its arithmetic took: what a process spends beyond that is overhead."""
+
+    @property
+    def kernel_seconds(self) -> float:
+        """CPU time spent inside keyswitches and bootstraps so far, over all threads."""
         ...
 
 

@@ -53,6 +53,8 @@ class ExecutorReport:
     bootstraps: int
     busy_seconds: float
     """Time during which at least one level ran, the present one included."""
+    kernel_seconds: float = 0.0
+    """CPU time inside keyswitches and bootstraps, over all threads; 0 where the executor does not measure it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 
 from coproc.errors import InvalidInput
 from coproc.executors import Evaluation, create_executor
+from coproc.executors.base import Metered
 from coproc.executors.bench import measure
 from coproc.executors.cpu import CpuExecutor, detect_isa
 from coproc.executors.cpu.kernel import Kernel
@@ -190,3 +192,21 @@ def test_measurements_are_positive_and_add_up() -> None:
     assert result.pbs_per_second == pytest.approx(1e3 / result.milliseconds_per_pbs)
     with pytest.raises(InvalidInput, match="batch"):
         measure(CpuExecutor(1), TOY_2_2, 0)
+
+
+def test_it_knows_the_cpu_time_of_its_arithmetic(toy_secret: SecretKey, toy_key: EvaluationKey) -> None:
+    executor = CpuExecutor(2)
+    assert isinstance(executor, Metered)
+    prepared = executor.prepare(toy_key)
+    before, process = executor.kernel_seconds, time.process_time()
+    ciphertexts = secret_values(toy_secret)
+    small = executor.keyswitch(prepared, ciphertexts)
+    keyswitched = executor.kernel_seconds
+    rows = np.arange(len(small), dtype=np.int32)
+    executor.bootstrap(prepared, modulus_switch(small, toy_key.parameters), rows, 0 * rows, [lookup([0, *([1] * 15)])])
+    assert before < keyswitched < executor.kernel_seconds
+    assert executor.kernel_seconds - before <= time.process_time() - process
+
+
+def secret_values(secret: SecretKey) -> NDArray[np.uint64]:
+    return secret.encrypt(np.tile(np.arange(16), 8), np.random.default_rng(16))

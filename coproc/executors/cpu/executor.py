@@ -6,6 +6,8 @@ Decides how a batch is cut into tasks. How it is cut never changes results: ever
 from __future__ import annotations
 
 import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -68,11 +70,18 @@ class CpuExecutor:
         self.isa: Final[Isa] = detect_isa() if isa is None else check_isa(isa)
         self.threads: Final = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="coproc-cpu")
+        self._thread_seconds: dict[int, float] = {}
+        """CPU time of every thread inside the kernel; each writes to its own entry."""
 
     @property
     def name(self) -> str:
         """Short name."""
         return "cpu"
+
+    @property
+    def kernel_seconds(self) -> float:
+        """CPU time spent inside keyswitches and bootstraps so far, over all threads."""
+        return sum(self._thread_seconds.copy().values())
 
     def prepare(self, key: EvaluationKey) -> CpuKey:
         """Tile the keyswitch key and transform the bootstrap key.
@@ -187,11 +196,18 @@ class CpuExecutor:
 
     def _spread(self, task: Callable[[int, int], None], count: int, size: int) -> None:
         """Run ``task(begin, end)`` over ``[0, count)`` in pieces of ``size`` on all threads, and wait for all."""
+
+        def timed(begin: int, end: int) -> None:
+            started = time.thread_time()
+            task(begin, end)
+            thread = threading.get_ident()
+            self._thread_seconds[thread] = self._thread_seconds.get(thread, 0.0) + time.thread_time() - started
+
         pieces = [(begin, min(begin + size, count)) for begin in range(0, count, size)]
         if len(pieces) == 1:
-            task(*pieces[0])
+            timed(*pieces[0])
             return
-        for future in [self._pool.submit(task, *piece) for piece in pieces]:
+        for future in [self._pool.submit(timed, *piece) for piece in pieces]:
             future.result()
 
     def _own(self, prepared: PreparedKey) -> CpuKey:
