@@ -14,16 +14,19 @@ of one bootstrap share their noise: their coefficients are added up before squar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from coproc.circuits.circuit import Circuit, Level, LinearForms, LookUpTable
+from coproc.circuits.circuit import LookUpTable
+from coproc.circuits.layout import Bootstrap, lay_out
 from coproc.circuits.savings import Saving
 from coproc.errors import IrrecoverableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from coproc.circuits.circuit import Circuit
+    from coproc.circuits.layout import Terms
 
 NOISE_BUDGET: Final = 40
 """Largest sum of squared coefficients of a look-up input."""
@@ -32,8 +35,9 @@ POSITIONS: Final = 2 * BOXES
 HALF: Final = 2
 """Half steps in a step."""
 
-Terms = tuple[tuple[int, int], ...]
-"""Wires and their coefficients, by ascending wire."""
+Row = tuple[int, ...]
+"""Results of a function for consecutive inputs."""
+CACHED_TABLES: Final = 4096
 
 
 class CircuitError(IrrecoverableError):
@@ -42,9 +46,12 @@ class CircuitError(IrrecoverableError):
     rule = "CIRCUIT"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Block:
-    """A linear form of wires: a value between ``low`` and ``high``, in steps."""
+    """A linear form of wires: a value between ``low`` and ``high``, in steps.
+
+    Never changed once made; it is not frozen, because that would take most of the time that compiling takes.
+    """
 
     builder: Builder
     terms: Terms
@@ -56,10 +63,7 @@ class Block:
     def __add__(self, other: Block | int) -> Block:
         if isinstance(other, int):
             return Block(self.builder, self.terms, self.constant + HALF * other, self.low + other, self.high + other)
-        coefficients = dict(self.terms)
-        for wire, coefficient in other.terms:
-            coefficients[wire] = coefficients.get(wire, 0) + coefficient
-        terms = tuple(sorted(item for item in coefficients.items() if item[1]))
+        terms = _add_terms(self.terms, other.terms)
         constant = self.constant + other.constant
         if not terms:
             return Block(self.builder, terms, constant, constant // HALF, constant // HALF)
@@ -114,13 +118,17 @@ class Block:
         return not self.terms or (len(self.terms) == 1 and abs(self.terms[0][1]) == 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bootstrap:
-    terms: Terms
-    constant: int
-    table: LookUpTable
-    first: int
-    level: int
+def _add_terms(a: Terms, b: Terms) -> Terms:
+    if not a or not b:
+        return a or b
+    if a[-1][0] < b[0][0]:
+        return a + b
+    if b[-1][0] < a[0][0]:
+        return b + a
+    coefficients = dict(a)
+    for wire, coefficient in b:
+        coefficients[wire] = coefficients.get(wire, 0) + coefficient
+    return tuple(sorted(item for item in coefficients.items() if item[1]))
 
 
 class Builder:
@@ -135,16 +143,22 @@ class Builder:
         self._boxes = BOXES if Saving.MANY_LOOK_UP_TABLES not in off else 1
         """Boxes that functions of one form share."""
         self._inputs: list[int] = []
-        self._ranges: list[tuple[int, int]] = []
         self._level: list[int] = []
+        """Of every wire."""
         self._origin: list[int] = []
-        """Per wire: index of its bootstrap, or -1 for an input."""
-        self._bootstraps: list[_Bootstrap] = []
-        self._known: dict[tuple[Terms, int, LookUpTable], int] = {}
+        """Per wire: index of its bootstrap; for an input a negative number of its own."""
+        self._bootstraps: list[Bootstrap] = []
+        self._known: dict[tuple[Terms, int], int] = {}
+        """First wire of every look-up, by its form and its table's number."""
+        self._rows: dict[tuple[Callable[[int], int], int, int], Row] = {}
+        self._tables: dict[LookUpTable, int] = {}
+        self._table_numbers: dict[tuple[int, tuple[Row, ...]], int] = {}
 
     def input(self, degree: int = 3) -> Block:
         """Take in one stored block with a value from 0 to ``degree`` (``2N`` random positions: degree 31)."""
-        wire = self._new_wire(0, degree, level=0, origin=-1)
+        wire = len(self._level)
+        self._level.append(0)
+        self._origin.append(-1 - wire)
         self._inputs.append(wire)
         return Block(self, ((wire, 1),), 0, 0, degree)
 
@@ -154,19 +168,17 @@ class Builder:
 
     def noise_of(self, terms: Terms) -> int:
         """Sum of squared coefficients of a form, outputs of one bootstrap counted as one."""
-        total = 0
+        if len(terms) == 1:
+            return terms[0][1] * terms[0][1]
         shared: dict[int, int] = {}
         for wire, coefficient in terms:
             origin = self._origin[wire]
-            if origin < 0:
-                total += coefficient * coefficient
-            else:
-                shared[origin] = shared.get(origin, 0) + abs(coefficient)
-        return total + sum(value * value for value in shared.values())
+            shared[origin] = shared.get(origin, 0) + abs(coefficient)
+        return sum([value * value for value in shared.values()])
 
     def level_of(self, terms: Terms) -> int:
         """Round after which all wires of a form are known."""
-        return max((self._level[wire] for wire, _ in terms), default=0)
+        return max([self._level[wire] for wire, _ in terms], default=0)
 
     def look_up(self, form: Block, function: Callable[[int], int]) -> Block:
         """Apply a function to a form by one bootstrap, or none if the result is known or is the form itself.
@@ -182,17 +194,20 @@ class Builder:
         Raises:
             CircuitError: noise or range forbid it.
         """
-        values = [[function(x) for x in range(form.low, form.high + 1)] for function in functions]
-        found: list[Block | None] = [self._without_bootstrap(form, row) for row in values]
-        open_rows = [index for index, block in enumerate(found) if block is None]
-        for part in self._parts(open_rows, form.high - form.low + 1):
-            for index, block in zip(part, self._bootstrap(form, [values[index] for index in part]), strict=True):
+        low, high = form.low, form.high
+        rows = [self._row(function, low, high) for function in functions]
+        found = [self._without_bootstrap(form, row) for row in rows]
+        size = max(1, self._boxes // (high - low + 1))
+        left = [index for index, block in enumerate(found) if block is None]
+        for start in range(0, len(left), size):
+            part = left[start : start + size]
+            for index, block in zip(part, self._bootstrap(form, [rows[index] for index in part]), strict=True):
                 found[index] = block
-        return tuple(block for block in found if block is not None)
+        return tuple([block for block in found if block is not None])
 
     def clean(self, block: Block) -> Block:
         """Bring a form back to the noise of one wire; nothing is done if it has no more."""
-        return block if block.is_fresh else self.look_up(block, lambda x: x)
+        return block if block.is_fresh else self.look_up(block, _same)
 
     def build(self, outputs: Sequence[Block]) -> Circuit:
         """Lay out what the outputs need, in levels.
@@ -201,71 +216,61 @@ class Builder:
             CircuitError: an output is not a whole number of steps.
         """
         needed = self._needed(outputs) if self._drops else list(range(len(self._bootstraps)))
-        wires = np.full(len(self._ranges), -1, dtype=np.int64)
-        wires[self._inputs] = np.arange(len(self._inputs))
-        count = len(self._inputs)
-        depth = max((self._bootstraps[index].level for index in needed), default=0)
-        by_level: list[list[_Bootstrap]] = [[] for _ in range(depth)]
-        for index in needed:
-            by_level[self._bootstraps[index].level - 1].append(self._bootstraps[index])
-        tables: dict[LookUpTable, int] = {}
-        levels: list[Level] = []
-        for bootstraps in by_level:
-            level, count = _lay_out_level(bootstraps, wires, count, tables)
-            levels.append(level)
         if any(block.constant % HALF for block in outputs):
             raise CircuitError("an output is offset by half a step")
-        forms = _linear_forms([(block.terms, block.constant) for block in outputs], wires)
-        return Circuit(len(self._inputs), count, tuple(tables), tuple(levels), forms)
+        forms = [(block.terms, block.constant) for block in outputs]
+        bootstraps = [self._bootstraps[index] for index in needed]
+        return lay_out(self._inputs, len(self._level), bootstraps, list(self._tables), forms)
 
     # ---------------------------------------------------------------------------------------- inner workings
-    def _new_wire(self, low: int, high: int, *, level: int, origin: int) -> int:
-        self._ranges.append((low, high))
-        self._level.append(level)
-        self._origin.append(origin)
-        return len(self._ranges) - 1
+    def _row(self, function: Callable[[int], int], low: int, high: int) -> Row:
+        key = (function, low, high)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = tuple([function(x) for x in range(low, high + 1)])
+        return row
 
-    def _without_bootstrap(self, form: Block, values: list[int]) -> Block | None:
+    def _without_bootstrap(self, form: Block, row: Row) -> Block | None:
         """Return the result if it is known in the clear, or an equally fresh linear form of the input."""
-        if min(values) == max(values):
-            return self.constant(values[0])
-        if not form.is_fresh:
-            return None
-        slope = values[1] - values[0]
-        if abs(slope) == 1 and all(values[i] == values[0] + slope * i for i in range(len(values))):
-            return (form - form.low) * slope + values[0]
-        return None
+        first = row[0]
+        if row.count(first) == len(row):
+            return self.constant(first)
+        slope = row[1] - first
+        is_line = abs(slope) == 1 and form.is_fresh and row == tuple(range(first, first + slope * len(row), slope))
+        return (form - form.low) * slope + first if is_line else None
 
-    def _parts(self, rows: list[int], width: int) -> list[list[int]]:
-        """Cut functions into sets that share a bootstrap."""
-        size = max(1, self._boxes // width)
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-    def _bootstrap(self, form: Block, rows: list[list[int]]) -> list[Block]:
-        noise = form.noise
+    def _bootstrap(self, form: Block, rows: list[Row]) -> list[Block]:
+        terms = form.terms
+        noise = self.noise_of(terms)
         if noise > NOISE_BUDGET:
             raise CircuitError(f"a look-up input has noise {noise}, more than {NOISE_BUDGET}", noise=noise)
         if form.constant % HALF:
             raise CircuitError("a look-up input is offset by half a step")
         # The constant goes into the table, and the sign of the first term too: more look-ups then read the same form.
         low = form.low - form.constant // HALF
-        terms = form.terms
         if terms[0][1] < 0:
-            terms = tuple((wire, -coefficient) for wire, coefficient in terms)
+            terms = tuple([(wire, -coefficient) for wire, coefficient in terms])
             low = -(low + len(rows[0]) - 1)
             rows = [row[::-1] for row in rows]
-        table = _make_table(low, rows)
-        key = (terms, 0, table)
+        table = self._table(low, tuple(rows))
+        key = (terms, table)
         first = self._known.get(key) if self._shares else None
         if first is None:
             level = 1 + self.level_of(terms)
             index = len(self._bootstraps)
-            first = len(self._ranges)
-            for row in rows:
-                self._new_wire(min(row), max(row), level=level, origin=index)
-            self._bootstraps.append(_Bootstrap(terms, 0, table, first, level))
-            self._known[key] = first
-        return [Block(self, ((first + i, 1),), 0, min(row), max(row)) for i, row in enumerate(rows)]
+            first = self._known[key] = len(self._level)
+            self._level += [level] * len(rows)
+            self._origin += [index] * len(rows)
+            self._bootstraps.append(Bootstrap(terms, table, first, level))
+        return [Block(self, ((wire, 1),), 0, min(row), max(row)) for wire, row in enumerate(rows, first)]
+
+    def _table(self, low: int, rows: tuple[Row, ...]) -> int:
+        key = (low, rows)
+        number = self._table_numbers.get(key)
+        if number is None:
+            number = self._tables.setdefault(_make_table(low, rows), len(self._tables))
+            self._table_numbers[key] = number
+        return number
 
     def _needed(self, outputs: Sequence[Block]) -> list[int]:
         """Bootstraps that some output depends on, in the order they were made."""
@@ -282,7 +287,12 @@ class Builder:
         return [index for index, mark in enumerate(marked) if mark]
 
 
-def _make_table(low: int, rows: list[list[int]]) -> LookUpTable:
+def _same(x: int) -> int:
+    return x
+
+
+@lru_cache(maxsize=CACHED_TABLES)
+def _make_table(low: int, rows: tuple[Row, ...]) -> LookUpTable:
     """Lay rows of results, for inputs ``low, low+1, ...``, out in 16 boxes.
 
     Raises:
@@ -307,41 +317,3 @@ def _make_table(low: int, rows: list[list[int]]) -> LookUpTable:
             # The least absolute value stands for the class modulo 64 half steps.
             values[position % BOXES] = (entry + POSITIONS) % (HALF * POSITIONS) - POSITIONS
     return LookUpTable(tuple(values), boxes, tuple(offsets))
-
-
-def _lay_out_level(
-    bootstraps: list[_Bootstrap],
-    wires: np.ndarray[tuple[int], np.dtype[np.int64]],
-    count: int,
-    tables: dict[LookUpTable, int],
-) -> tuple[Level, int]:
-    """Number the outputs of one level and collect its distinct forms; returns the next free wire too."""
-    forms: dict[tuple[Terms, int], int] = {}
-    form: list[int] = []
-    table: list[int] = []
-    first_wire: list[int] = []
-    for item in bootstraps:
-        form.append(forms.setdefault((item.terms, item.constant), len(forms)))
-        table.append(tables.setdefault(item.table, len(tables)))
-        first_wire.append(count)
-        for offset in range(len(item.table.boxes)):
-            wires[item.first + offset] = count
-            count += 1
-    level = Level(
-        forms=_linear_forms(list(forms), wires),
-        form=np.array(form, dtype=np.int32),
-        table=np.array(table, dtype=np.int32),
-        first_wire=np.array(first_wire, dtype=np.int32),
-    )
-    return level, count
-
-
-def _linear_forms(forms: Sequence[tuple[Terms, int]], wires: np.ndarray[tuple[int], np.dtype[np.int64]]) -> LinearForms:
-    offsets = np.concatenate([[0], np.cumsum([len(terms) for terms, _ in forms])])
-    sources = [wire for terms, _ in forms for wire, _ in terms]
-    return LinearForms(
-        offsets=offsets.astype(np.int32),
-        sources=wires[np.array(sources, dtype=np.int64)].astype(np.int32),
-        coefficients=np.array([coefficient for terms, _ in forms for _, coefficient in terms], dtype=np.int64),
-        constants=np.array([constant for _, constant in forms], dtype=np.int64),
-    )

@@ -67,7 +67,7 @@ def ne(builder: Builder, a: Word, b: Word) -> Word:
         # A digit that stands alone takes one of the simple ones with it.
         rest.append((zeros.pop(), builder.constant(0)))
     forms = _differences(tuple(x for x, _ in rest), tuple(y for _, y in rest))
-    flags = [builder.look_up(form, lambda x: int(x != 0)) for form in forms]
+    flags = [builder.look_up(form, _is_nonzero) for form in forms]
     flags += [builder.look_up(total, _nonzero) for total in _zero_sums(builder, zeros)]
     return (any_of(builder, flags),)
 
@@ -96,7 +96,7 @@ def any_of(builder: Builder, flags: Sequence[Block]) -> Block:
             total = rest.pop(0)
             while rest and (total + rest[0]).high <= FLAGS_AT_ONCE and (total + rest[0]).noise <= NOISE_BUDGET:
                 total = total + rest.pop(0)
-            merged.append(builder.look_up(total, lambda x: int(x != 0)))
+            merged.append(builder.look_up(total, _is_nonzero))
         rest = merged
     return rest[0] if rest else builder.constant(0)
 
@@ -114,6 +114,14 @@ def _zero_sums(builder: Builder, blocks: Sequence[Block]) -> list[Block]:
             larger, count = builder.clean(block), 0
         total, count = larger, count + 1
     return [*sums, total] if count else sums
+
+
+def _is_nonzero(x: int) -> int:
+    return int(x != 0)
+
+
+def _is_negative(x: int) -> int:
+    return int(x < 0)
 
 
 def _nonzero(x: int) -> int:
@@ -140,7 +148,7 @@ def _differences(a: Word, b: Word) -> list[Block]:
 def _borrow(builder: Builder, differences: Sequence[Block]) -> Block:
     borrow = builder.constant(0)
     for form in differences:
-        borrow = builder.look_up(form - borrow, lambda x: int(x < 0))
+        borrow = builder.look_up(form - borrow, _is_negative)
     return borrow
 
 
@@ -155,7 +163,7 @@ def _sign_tree(builder: Builder, differences: Sequence[Block]) -> Block:
             for sign in signs[start + 1 : start + SIGNS_AT_ONCE]:
                 total = total + sign
             forms.append(total)
-    return builder.look_up(forms[0], lambda x: int(x < 0))
+    return builder.look_up(forms[0], _is_negative)
 
 
 def _bias(builder: Builder, word: Word) -> Word:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from coproc.circuits.arithmetic import add, add_with_carry, complement
 from coproc.circuits.builder import BOXES
 from coproc.circuits.carry import look_ahead
+from coproc.circuits.selection import gated
 from coproc.circuits.shift import double
 from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import BASE, TOP, Word
@@ -73,10 +74,15 @@ def _subtract_if_fits(
             obstacle + upper, (lambda x: 8 * int(x % 3 > 0), lambda x: 2 * (x // 3) + int(x % 3 == 0))
         )
     kept = [
-        (new + builder.look_up(old - new + blocked, lambda x: x - 8 if x > 4 else 0)).within(0, TOP)
+        (new + builder.look_up(old - new + blocked, _taken_back)).within(0, TOP)
         for old, new in zip(window, difference, strict=True)
     ]
     return tuple(kept), result
+
+
+def _taken_back(x: int) -> int:
+    """Read ``old - new``, which lies between -3 and 3, plus 8 where the new digit must not stay."""
+    return x - 8 if x > 4 else 0
 
 
 def divide_in_few_rounds(builder: Builder, dividend: Word, divisor: Word) -> tuple[Word, Word]:
@@ -115,7 +121,7 @@ def _last_that_fits(builder: Builder, choices: Sequence[Word], blocked: Sequence
         total = blocks[-1]
         for before, after, block in zip(blocks, blocks[1:], blocked, strict=False):
             # The parity of the form is the condition.
-            total = total + builder.look_up((before - after) * 2 + block, lambda x: x >> 1 if x & 1 else 0)
+            total = total + builder.look_up((before - after) * 2 + block, gated)
         result.append(builder.clean(total.within(0, TOP)))
     return tuple(result)
 

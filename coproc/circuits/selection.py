@@ -49,7 +49,7 @@ def select_block(builder: Builder, condition: Block, x: Block, y: Block) -> Bloc
     if form.noise > NOISE_BUDGET:
         x, y = builder.clean(x), builder.clean(y)
         form = (x - y) * 2 + condition
-    difference = builder.look_up(form, lambda v: (v >> 1) if v & 1 else 0)
+    difference = builder.look_up(form, gated)
     selected = (y + difference).within(min(x.low, y.low), max(x.high, y.high))
     return selected if builder.lazy_selects else builder.clean(selected)
 
@@ -73,7 +73,16 @@ def _gates(builder: Builder, condition: Block, block: Block) -> Sequence[Block]:
     form = block * 2 + condition
     if form.noise > NOISE_BUDGET:
         form = builder.clean(block) * 2 + condition
-    return builder.look_up_many(form, (lambda v: (v >> 1) * (v & 1), lambda v: (v >> 1) * (1 - (v & 1))))
+    return builder.look_up_many(form, (gated, _gated_off))
+
+
+def gated(x: int) -> int:
+    """Return what lies above the lowest bit where that bit is set, else 0."""
+    return x >> 1 if x & 1 else 0
+
+
+def _gated_off(x: int) -> int:
+    return 0 if x & 1 else x >> 1
 
 
 def _choice(x: int, y: int) -> Callable[[int], int]:

@@ -125,22 +125,29 @@ def _costs(graph: WordGraph, reference: tuple[int, int] | None) -> dict[str, Cos
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--rounds", default=20, show_default=True, help="The median is reported.")
 def planning(rounds: int, *, as_json: bool) -> None:
-    """Compare how long compiling a 64-bit transfer takes with its bootstraps on one core."""
-    from coproc.circuits.merge import merge  # noqa: PLC0415 - heavy
-    from coproc.circuits.strategy import Strategy  # noqa: PLC0415
+    """Compare how long compiling a 64-bit transfer takes with its bootstraps on one core, in processor time."""
+    from coproc.circuits.strategy import Strategy  # noqa: PLC0415 - heavy
+    from coproc.client import Transaction  # noqa: PLC0415
     from coproc.executors import create_executor  # noqa: PLC0415
     from coproc.executors.bench import measure  # noqa: PLC0415
-    from coproc.program.catalogue import transfer  # noqa: PLC0415
-    from coproc.program.lowering import lower  # noqa: PLC0415
+    from coproc.program.planning import GroupGraph, lower_cached, plan  # noqa: PLC0415
+    from coproc.program.types import FheType, new_handle  # noqa: PLC0415
 
-    graph = transfer()
+    transfer = Transaction(bytes(32))
+    source, target, amount = (new_handle(FheType.UINT64) for _ in range(3))
+    zero = transfer.trivial_encrypt(0, FheType.UINT64)
+    moved = transfer.if_then_else(transfer.ge(source, amount), amount, zero)
+    transfer.allow(transfer.add(target, moved), transfer.sub(source, moved), moved)
+    group = GroupGraph(1, transfer.computations, frozenset(transfer.allowed), {})
     seconds: list[float] = []
     bootstraps = 0
     for _ in range(rounds):
-        started = time.perf_counter()
-        bootstraps = merge([lower(graph, Strategy.THROUGHPUT).circuit]).bootstraps
-        seconds.append(time.perf_counter() - started)
-    each = measure(create_executor("cpu", threads=1), V1_5_2_2, 16, repeats=3).milliseconds_per_pbs / 1e3
+        lower_cached.cache_clear()
+        started = time.process_time()
+        bootstraps = plan([group], Strategy.THROUGHPUT).circuit.bootstraps
+        seconds.append(time.process_time() - started)
+    executor = create_executor("cpu", threads=1)
+    each = measure(executor, V1_5_2_2, 16, repeats=3, clock=time.process_time).milliseconds_per_pbs / 1e3
     share = median(seconds) / (bootstraps * each)
     if as_json:
         report = {"compile_seconds": median(seconds), "bootstraps": bootstraps, "seconds_per_bootstrap": each}
