@@ -63,6 +63,8 @@ class KeyCache:
         self._load = load
         self._load_casting = load_casting
         self._capacity = capacity
+        self.hits = self.misses = 0
+        """Keys asked for that were in memory, and that had to be read."""
         self._keys: OrderedDict[bytes, EvaluationKey] = OrderedDict()
         self._facts: OrderedDict[bytes, KeyFacts] = OrderedDict()
         # Reading a key peaks at several times its size, so that two at once could be one too many.
@@ -83,6 +85,7 @@ class KeyCache:
         async with self._reading:
             key = self._recall(key_id)
             if key is None:
+                self.misses += 1
                 key = await self._load(await self._source.read_key(key_id))
                 self.add(key)
             return key
@@ -126,5 +129,6 @@ class KeyCache:
     def _recall(self, key_id: bytes) -> EvaluationKey | None:
         key = self._keys.get(key_id)
         if key is not None:
+            self.hits += 1
             self._keys.move_to_end(key_id)
         return key

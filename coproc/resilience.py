@@ -116,8 +116,14 @@ class CircuitOpen(RecoverableError):
 class Guard:
     """Holds the breaker of one dependency and tells health pages about it."""
 
-    def __init__(self, name: str, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self, name: str, breaker: Breaker | None = None, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        """Guard a dependency; outside of Trio's thread with another ``clock``, such as ``time.monotonic``."""
         self.name = name
+        self.openings = 0
+        """How often the breaker has opened."""
+        self._clock = clock
         self._breaker = breaker or Breaker()
         self.error: str | None = None
         """The latest failure, as text; None once a call has succeeded again."""
@@ -125,7 +131,7 @@ class Guard:
     @property
     def state(self) -> BreakerState:
         """The state now."""
-        return self._breaker.state(trio.current_time())
+        return self._breaker.state(self._clock())
 
     @property
     def failures(self) -> int:
@@ -136,7 +142,7 @@ class Guard:
     def retry_after(self) -> float:
         """Seconds for which the dependency is left in peace, 0 if it may be asked."""
         opened_at = self._breaker.opened_at
-        return 0.0 if opened_at is None else max(0.0, opened_at + self._breaker.cooldown - trio.current_time())
+        return 0.0 if opened_at is None else max(0.0, opened_at + self._breaker.cooldown - self._clock())
 
     @contextmanager
     def calling(self) -> Generator[None]:
@@ -145,7 +151,7 @@ class Guard:
         Raises:
             CircuitOpen: the call must not be made now.
         """
-        now = trio.current_time()
+        now = self._clock()
         admitted = self._breaker.admit(now)
         if admitted is None:
             wait = self.retry_after
@@ -155,7 +161,7 @@ class Guard:
             yield
         except RecoverableError as error:
             self.error = error.message
-            self._move(self._breaker.failed(trio.current_time()))
+            self._move(self._breaker.failed(self._clock()))
             raise
         except Exception:
             self._succeed()
@@ -172,7 +178,8 @@ class Guard:
     def _move(self, after: Breaker) -> None:
         before, self._breaker = self._breaker, after
         if (before.opened_at is None) is not (after.opened_at is None):
-            now = trio.current_time()
+            self.openings += after.opened_at is not None
+            now = self._clock()
             log.warning("circuit breaker", dependency=self.name, state=after.state(now).value, error=self.error)
 
 

@@ -19,8 +19,9 @@ from coproc import __version__
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
-    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import SpanContext, Tracer
+
+    from coproc.otlp import GuardedExporter
 
 TRACEPARENT: Final = "traceparent"
 """Name of the gRPC metadata key."""
@@ -30,6 +31,8 @@ SHUTDOWN_SECONDS: Final = 5.0
 _FORM = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _tracers: list[Tracer] = []
 """The one in use, if any."""
+_exporters: list[GuardedExporter] = []
+"""Likewise."""
 
 
 @asynccontextmanager
@@ -43,32 +46,24 @@ async def exporting(endpoint: str | None, ratio: float = 1.0) -> AsyncGenerator[
     if endpoint is None:
         yield
         return
-    provider = await trio.to_thread.run_sync(_make_provider, endpoint, ratio)
+    from coproc.otlp import make_provider  # noqa: PLC0415 - if asked for
+
+    provider, exporter = await trio.to_thread.run_sync(make_provider, endpoint, ratio, SHUTDOWN_SECONDS)
     tracer = provider.get_tracer("coproc", __version__)
     _tracers.append(tracer)
+    _exporters.append(exporter)
     try:
         yield
     finally:
         _tracers.remove(tracer)
+        _exporters.remove(exporter)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_SECONDS):
             await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)
 
 
-def _make_provider(endpoint: str, ratio: float) -> TracerProvider:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - if asked for
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - likewise
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - likewise
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - likewise
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415 - likewise
-
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(ratio)),
-        resource=Resource.create({"service.name": "coproc", "service.version": __version__}),
-        shutdown_on_exit=False,
-    )
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=SHUTDOWN_SECONDS)
-    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=2048, schedule_delay_millis=1000))
-    return provider
+def export_report() -> GuardedExporter | None:
+    """How sending goes (``guard``, ``exported``, ``dropped``); None while traces are off."""
+    return _exporters[-1] if _exporters else None
 
 
 def is_on() -> bool:

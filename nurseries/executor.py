@@ -21,6 +21,7 @@ from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
 from coproc.executors.base import Evaluation, Metered
 from coproc.executors.casting import PreparedCasting, prepare_casting
 from coproc.health.report import ExecutorReport
+from coproc.metrics import LEVEL_BOOTSTRAPS
 from coproc.tracing import span, traceparent
 from nurseries.mailbox import Call, Mailbox
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from coproc.circuits.circuit import Circuit
+    from coproc.circuits.circuit import Circuit, Level
     from coproc.executors.base import Executor, PreparedKey
     from coproc.keyring import KeyCache
 
@@ -63,6 +64,12 @@ class OutOfMemory(RecoverableError):
     """The executor could not get memory for a job; it may later, or in a smaller batch."""
 
     rule = "OUT_OF_MEMORY"
+
+
+def lanes_of(executor: Executor) -> int | None:
+    """How many bootstraps an executor on cores runs at the same time; None for devices, which take what they get."""
+    threads: object = getattr(executor, "threads", None)
+    return threads if isinstance(threads, int) else None
 
 
 class BusyTime:
@@ -117,7 +124,8 @@ class ExecutorActor:
         self._preparing = trio.Lock()
         self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
         self._executor: Executor | None = None
-        self._running = self._done = self._failures = self._levels = self._bootstraps = 0
+        self._running = self._done = self._failures = self._levels = self._bootstraps = self._slots = 0
+        self._lanes: int | None = None
         self._busy = BusyTime()
 
     @property
@@ -138,6 +146,8 @@ class ExecutorActor:
             bootstraps=self._bootstraps,
             busy_seconds=self._busy.seconds,
             kernel_seconds=self._executor.kernel_seconds if isinstance(self._executor, Metered) else 0.0,
+            lanes=self._lanes,
+            lane_slots=self._slots,
         )
 
     @property
@@ -155,6 +165,7 @@ class ExecutorActor:
         self._castings.clear()
         executor = await trio.to_thread.run_sync(self._make)
         self._executor = executor
+        self._lanes = lanes_of(executor)
         async with trio.open_nursery() as nursery:
             for _ in range(self._jobs):
                 nursery.start_soon(self._serve, executor)
@@ -187,8 +198,7 @@ class ExecutorActor:
                 async with self._turn:
                     with self._busy.counting():
                         await trio.to_thread.run_sync(evaluation.run_level)
-                self._levels += 1
-                self._bootstraps += level.bootstraps
+                self._count(executor, level)
             return await trio.to_thread.run_sync(evaluation.outputs)
         except CoprocError:
             self._failures += 1
@@ -201,6 +211,15 @@ class ExecutorActor:
             self._failures += 1
             log.exception("executor defect", executor=executor.name, bootstraps=job.circuit.bootstraps)
             raise ComputationDefect(f"the executor failed with {type(error).__name__}") from error
+
+    def _count(self, executor: Executor, level: Level) -> None:
+        """Count a level that is done."""
+        self._levels += 1
+        self._bootstraps += level.bootstraps
+        self._lanes = lanes_of(executor)
+        if self._lanes is not None:
+            self._slots += -(-level.bootstraps // self._lanes) * self._lanes
+        LEVEL_BOOTSTRAPS.labels(executor.name).observe(level.bootstraps)
 
     async def _prepare(self, executor: Executor, key_id: bytes) -> PreparedKey:
         """Find a key in the executor's layout, or make it; the least recently used one makes room."""

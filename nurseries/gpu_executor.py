@@ -124,8 +124,7 @@ class GpuExecutorActor(ExecutorActor):
                 for level in job.circuit.levels:
                     with self._busy.counting():
                         await self._wait(evaluation.begin_level())
-                    self._levels += 1
-                    self._bootstraps += level.bootstraps
+                    self._count(executor, level)
                 return await self._wait(evaluation.begin_outputs())
             finally:
                 evaluation.close()

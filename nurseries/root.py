@@ -22,7 +22,7 @@ import os
 import secrets
 import signal
 import socket
-import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -36,8 +36,7 @@ from coproc.api.inputs import ProofPolicy
 from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.circuits.strategy import Strategy as CircuitStrategy
 from coproc.config import Addresses
-from coproc.errors import FatalError, RecoverableError
-from coproc.health.report import ActorReport, BreakerReport, HealthReport
+from coproc.errors import FatalError, IrrecoverableError, RecoverableError
 from coproc.keyring import KeyCache
 from coproc.program.lowering import LoweringSettings
 from coproc.program.planning import PLAN_VERSION, Lanes
@@ -49,11 +48,12 @@ from nurseries.certificates import follow_certificates
 from nurseries.chain import ChainActor
 from nurseries.cpu_executor import cpu_executor
 from nurseries.executor import ExecutorActor, JobCall
-from nurseries.gpu_executor import GpuExecutorActor, find_gpus, gpu_executor, require_gpu
+from nurseries.gpu_executor import find_gpus, gpu_executor, require_gpu
 from nurseries.health import run_health
 from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
 from nurseries.postgres import run_postgres
+from nurseries.reports import make_report, queue_figures
 from nurseries.results import ResultsSettings, run_results
 from nurseries.scheduler import Scheduler
 from nurseries.supervisor import Child, ChildStatus, Restart, Strategy, Supervisor
@@ -61,11 +61,13 @@ from nurseries.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from coproc.chain.settings import ChainSettings
     from coproc.config import Config
-    from coproc.store.chains import ChainStore
+    from coproc.health.report import HealthReport
+    from coproc.metrics import Figure
+    from coproc.store.overview import ViewedStore
     from coproc.tfhe.keys import EvaluationKey
     from coproc.tfhe.server_key import CastingKey
 
@@ -75,6 +77,10 @@ GUEST_JOBS: Final = 1
 """Further jobs for tenants of whom nothing is computing."""
 CLOSE_SECONDS: Final = 10.0
 """What an actor may take beyond the drain to close its sockets."""
+CHECK_SECONDS: Final = 2.0
+"""How often the database is asked for a sign of life."""
+QUEUE_SECONDS: Final = 3.0
+"""How long metrics wait for the figures of the queue."""
 START_SECONDS: Final = 330.0
 """How long one actor may take to come up; a database may have to recover."""
 
@@ -90,7 +96,7 @@ class Service:
         """Bound ports by actor; a restarted actor binds the one it had."""
         self.draining = False
         self.started = False
-        self.store: ChainStore | None = None
+        self.store: ViewedStore | None = None
         self.chains: dict[int, ChainActor] = {}
         self.keys: KeyCache | None = None
         self.executor: ExecutorActor | None = None
@@ -166,64 +172,20 @@ class Service:
         )
 
     def report(self) -> HealthReport:
-        """Say how the service is, for probes."""
-        watchdog, scheduler, executor = self.watchdog.health, self.scheduler, self.executor
-        numbers: dict[str, float] = {
-            "event_loop_lag_seconds": watchdog.lag,
-            "event_loop_blocked_steps": watchdog.blocked_steps,
-            "jobs_waiting": self.jobs.statistics.waiting,
-        }
-        if scheduler is not None:
-            statistics = scheduler.statistics
-            numbers |= {
-                "groups_held": statistics.held,
-                "groups_done": statistics.groups_done,
-                "groups_failed": statistics.groups_failed,
-                "leases_lost": statistics.leases_lost,
-            }
-        if executor is not None:
-            work = executor.statistics
-            numbers |= {
-                "executor_jobs": work.jobs,
-                "executor_failures": work.failures,
-                "executor_bootstraps": work.bootstraps,
-                "executor_busy_seconds": work.busy_seconds,
-                "executor_kernel_cpu_seconds": work.kernel_seconds,
-                "process_cpu_seconds": time.process_time(),
-            }
-        actors = {
-            status.name: ActorReport(status.state.value, status.healthy, status.restarts, status.error)
-            for status in self.actors
-        }
-        guards = [
-            (f"chain-{chain_id} {guard.name}", guard)
-            for chain_id, chain in self.chains.items()
-            for guard in chain.guards
-        ]
-        if isinstance(executor, GpuExecutorActor):
-            guards.append((executor.guard.name, executor.guard))
-            actors["gpu"] = executor.device_health
-            numbers["executor_taken_over"] = executor.taken_over
-        for chain_id, chain in self.chains.items():
-            if actors[f"chain-{chain_id}"].healthy:
-                actors[f"chain-{chain_id}"] = chain.health
-            numbers |= {f"chain_{chain_id}_{name}": value for name, value in asdict(chain.statistics).items()}
-        return HealthReport(
-            started=self.started,
-            ready=self.is_ready,
-            draining=self.draining,
-            actors=actors,
-            numbers=numbers,
-            breakers=tuple(
-                BreakerReport(name, guard.state.value, guard.failures, guard.retry_after, guard.error)
-                for name, guard in guards
-            ),
-            executors=executor.reports if executor is not None else (),
-            notices=self._notices,
-        )
+        """Say how the service is, for probes and metrics."""
+        return make_report(self)
+
+    async def queue(self) -> Sequence[Figure]:
+        """Read the figures of the queue, where there is one to read within ``QUEUE_SECONDS``."""
+        found: Sequence[Figure] = ()
+        with trio.move_on_after(QUEUE_SECONDS):
+            if self.store is not None and "api" in self.config.roles:
+                with suppress(RecoverableError):
+                    found = queue_figures(await self.store.queue())
+        return found
 
     @property
-    def _notices(self) -> tuple[str, ...]:
+    def notices(self) -> tuple[str, ...]:
         """What the operator chose that lowers what callers may rely on."""
         return ("input proofs are trusted, not verified",) if self.config.input_proofs == "trust" else ()
 
@@ -262,7 +224,7 @@ class Service:
             task_status,
             partial(
                 run_health,
-                make_app(self.report),
+                make_app(self.report, self.queue),
                 config.host,
                 self.ports.get("health", config.health_port),
                 stopping=self._fresh_stop("health"),
@@ -284,7 +246,14 @@ class Service:
             self.store = store
             self.keys = KeyCache(store, _load_key, _load_casting, capacity=self.config.key_cache)
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                await trio.sleep(CHECK_SECONDS)
+                try:
+                    await store.check()
+                except RecoverableError:
+                    pass  # the guard before the database remembers it
+                except IrrecoverableError as error:
+                    log.warning("the database refuses a sign of life", error=error.message)
 
     async def _run_results(self, *, task_status: trio.TaskStatus[object]) -> None:
         config = self.config
@@ -347,7 +316,7 @@ class Service:
 
     async def _run_listener(self, *, task_status: trio.TaskStatus[object]) -> None:
         config = self.config
-        for notice in self._notices:
+        for notice in self.notices:
             log.warning(notice, setting="input_proofs", value=config.input_proofs)
         store, keys = self._needs()
         name = self.executor.name if self.executor is not None else None
@@ -411,7 +380,7 @@ class Service:
             config.tls_certificate, config.tls_key, self._tls_contexts.values, task_status=task_status
         )
 
-    def _needs(self) -> tuple[ChainStore, KeyCache]:
+    def _needs(self) -> tuple[ViewedStore, KeyCache]:
         if self.store is None or self.keys is None:
             raise RecoverableError("the store is not open")
         return self.store, self.keys

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError, log_fields
+from coproc.metrics import JOB_BOOTSTRAPS, JOB_DURATION, JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.resilience import FullJitter, RetryPolicy, retry
 from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
@@ -95,6 +96,8 @@ class SchedulerStatistics:
     groups_done: int
     groups_failed: int
     leases_lost: int
+    takeovers: int
+    """Groups that another worker had before it ended or lost its lease."""
     cached_bytes: int
     cache_hits: int
     cache_misses: int
@@ -129,7 +132,7 @@ class Scheduler:
         self._chance = chance or random.SystemRandom().random
         self._cache = ValueCache(cache_bytes)
         self._draining = trio.Event()
-        self._done = self._failed = self._lost = 0
+        self._done = self._failed = self._lost = self._takeovers = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -148,6 +151,7 @@ class Scheduler:
             groups_done=self._done,
             groups_failed=self._failed,
             leases_lost=self._lost,
+            takeovers=self._takeovers,
             cached_bytes=self._cache.size,
             cache_hits=self._cache.hits,
             cache_misses=self._cache.misses,
@@ -262,6 +266,7 @@ class Scheduler:
             # Where callers are not told apart, a key stands for who uses it.
             tenant = work.key_id if work.tenant is None else work.tenant.encode()
             candidates.append(Candidate(work, tenant, size.cost, size.path, work.weight))
+            self._takeovers += work.attempts > 0
         self._post(Claimed(tuple(candidates)))
 
     async def _renew(self, group_ids: frozenset[int]) -> None:
@@ -284,8 +289,12 @@ class Scheduler:
     async def _run_job(self, actions: trio.Nursery, start: Start) -> None:
         with trio.CancelScope() as scope:
             self._jobs[start.job] = scope
+            JOB_GROUPS.observe(len(start.groups))
+            for work in start.groups:
+                QUEUE_WAIT.observe(self._age(work.group_id))
             try:
-                finished, job_span = await self._trace(start.groups)
+                with JOB_DURATION.time():
+                    finished, job_span = await self._trace(start.groups)
             except FatalError:
                 raise
             except CoprocError as error:
@@ -334,6 +343,7 @@ class Scheduler:
             prepare_batch, groups, values, bad_inputs, facts, self._strategy, self._settings
         )
         planned = trio.current_time()
+        JOB_BOOTSTRAPS.observe(batch.plan.circuit.bootstraps)
         outputs = await ask(self._executor, Job(key_id, batch.plan.circuit, batch.inputs))
         computed = trio.current_time()
         finished = await trio.to_thread.run_sync(finish_batch, batch, outputs, facts, key_id)
@@ -403,11 +413,17 @@ class Scheduler:
             # Our own defect; the lease ends by itself, and its attempts are bounded.
             log.exception("the store refuses an outcome", group=outcome.group_id)
         if kept:
+            RESULT_LATENCY.observe(self._age(outcome.group_id))
             self._done += not outcome.failures
             self._failed += bool(outcome.failures)
         else:
             self._lost += 1
         self._post(Settled(outcome.group_id))
+
+    def _age(self, group_id: int) -> float:
+        """Seconds since a group was submitted."""
+        held = self._state.held.get(group_id)
+        return 0.0 if held is None else held.candidate.work.waited + trio.current_time() - held.since
 
     async def _give_back_everything(self) -> None:
         """After cancellation or a crash: let others go on at once instead of after the lease."""

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from coproc.metrics import LOOP_LAG
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -114,6 +116,7 @@ class Watchdog(trio.abc.Instrument):
             await trio.sleep_until(due)
             self._lag = max(0.0, trio.current_time() - due)
             self._worst_lag = max(self._worst_lag, self._lag)
+            LOOP_LAG.observe(self._lag)
             self._beat_at = time.monotonic()
 
     def _sample(self, loop_thread: int, stopping: threading.Event) -> None:

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from coproc.cli.service import Service, start_service
 from coproc.client import Transaction
+from coproc.otlp import GuardedExporter
 from coproc.program.types import FheType, new_handle
+from coproc.resilience import Breaker, BreakerState, Guard
 from coproc.results.client import subscribe
 from coproc.store.base import GroupOutcome, Submission
 from coproc.store.connection import TrioConnection
@@ -26,6 +30,7 @@ from coproc.store.migrator import OLDEST_SCHEMA, migrate, shipped_migrations
 from coproc.store.open import open_store
 from coproc.tracing import exporting, read_traceparent, span, traceparent
 from nurseries.bridge import open_client
+from tests.nurseries.running import readiness, running, scrape, until
 from tests.store.builders import KEY, TRANSACTION, add, ciphertext, with_inputs
 
 if TYPE_CHECKING:
@@ -171,6 +176,49 @@ async def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.Monk
                 assert traceparent() is not None
                 raise ValueError("secret")
     assert traceparent() is None
+
+
+def test_a_collector_that_is_away_is_left_in_peace_and_counted() -> None:
+    now = 0.0
+    guard = Guard("collector", Breaker(threshold=2, cooldown=30.0), clock=lambda: now)
+    provider = TracerProvider(shutdown_on_exit=False)
+    made = provider.get_tracer("test").start_span("work")
+    made.end()
+    assert isinstance(made, ReadableSpan)
+    with collector() as (endpoint, received):
+        sender = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=2)
+        away = OTLPSpanExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.01)
+        exporter = GuardedExporter(away, guard)
+        for _ in range(4):  # the last two are not sent at all
+            assert exporter.export([made, made]) is SpanExportResult.FAILURE
+        assert (exporter.exported, exporter.dropped, guard.openings) == (0, 8, 1)
+        assert (guard.state, guard.error) == (BreakerState.OPEN, "the collector takes no spans")
+        exporter._exporter = sender
+        assert exporter.export([made]) is SpanExportResult.FAILURE, "not yet"
+        now = 30.0
+        assert exporter.export([made]) is SpanExportResult.SUCCESS
+        assert (exporter.exported, guard.state, len(received)) == (1, BreakerState.CLOSED, 1)
+
+
+async def test_an_exporter_shows_in_health_and_nobody_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setattr("coproc.tracing.SHUTDOWN_SECONDS", 0.2)
+    monkeypatch.setattr("coproc.otlp.BREAKER", Breaker(threshold=1, cooldown=600.0))
+    with trio.fail_after(60):
+        async with running(database_url, otlp_endpoint="http://127.0.0.1:9") as addresses:
+            async with open_client(*addresses.grpc_target) as client:
+                await client.server_info()  # a trace begins
+
+            async def is_degraded() -> bool:
+                return (await readiness(addresses))[1]["degraded"] == ["collector"]
+
+            await until(is_degraded)
+            assert (await readiness(addresses))[0] == 200
+            shown = await scrape(addresses)
+    assert shown("breaker_state", dependency="collector", state="open") == 1
+    assert shown("spans_dropped_total") >= 1
+    assert shown("spans_exported_total") == 0
 
 
 @pytest.mark.parametrize("value", [b"00", "", "00-" + "0" * 32 + "-" + "1" * 16 + "-01", PARENT + "\n", "x" * 999])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -35,6 +35,7 @@ from coproc.api.details import DetailsCodec
 from coproc.api.metadata import check_metadata
 from coproc.api.status import to_status
 from coproc.errors import InvalidInput, Overloaded
+from coproc.metrics import GRPC_CONNECTIONS, GRPC_IN_FLIGHT, timed_call
 from coproc.tracing import read_traceparent, span
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class _Protocol(H2Protocol):
 
         self.processor.process = tolerant  # type: ignore[method-assign]
         self.owner.connections.add(self)
+        GRPC_CONNECTIONS.inc()
         self.owner.unconnected.clear()
         if len(self.owner.connections) > self.owner.limits.max_connections:
             self.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM)
@@ -93,6 +95,8 @@ class _Protocol(H2Protocol):
             self.shut("malformed data")
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self in self.owner.connections:
+            GRPC_CONNECTIONS.dec()
         self.owner.connections.discard(self)
         if not self.owner.connections:
             self.owner.unconnected.set()
@@ -245,26 +249,32 @@ class DrainingServer(Server):
         is_open = event.method_name.startswith(_HEALTH)
         tokens = () if is_open else self._tokens
         authenticate = None if is_open else self._authenticate
+        is_endless = event.method_name in self.endless
+        timer = nullcontext(list[str]()) if is_open or is_endless else timed_call(event.method_name.rpartition("/")[2])
 
         async def guarded(stream: Stream[object, object]) -> None:
             messages = _MessageReader(self, stream._stream)  # noqa: SLF001 - the only way to see sizes in time
             self._calls += 1
-            try:
-                self._check_load()
-                check_metadata(metadata, tokens)
-                if authenticate is not None:
-                    caller.set(await authenticate(metadata))
-                with call_span(event.method_name, metadata, endless=event.method_name in self.endless):
-                    await call(stream)
-            except asyncio.CancelledError:
-                if self._stopping:
-                    raise GRPCError(Status.UNAVAILABLE, DRAINING) from None
-                raise
-            except Exception as error:
-                raise to_status(error) from error
-            finally:
-                self._calls -= 1
-                messages.release()
+            with GRPC_IN_FLIGHT.track_inprogress(), timer as status:
+                try:
+                    self._check_load()
+                    check_metadata(metadata, tokens)
+                    if authenticate is not None:
+                        caller.set(await authenticate(metadata))
+                    with call_span(event.method_name, metadata, endless=is_endless):
+                        await call(stream)
+                except asyncio.CancelledError:
+                    status.append(Status.UNAVAILABLE.name if self._stopping else Status.CANCELLED.name)
+                    if self._stopping:
+                        raise GRPCError(Status.UNAVAILABLE, DRAINING) from None
+                    raise
+                except Exception as error:
+                    answer = to_status(error)
+                    status.append(answer.status.name)
+                    raise answer from error
+                finally:
+                    self._calls -= 1
+                    messages.release()
 
         event.method_func = cast("object", guarded)  # type: ignore[assignment]
 

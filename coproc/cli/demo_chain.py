@@ -127,11 +127,14 @@ def _numbers(service: Service, chain: Devnet) -> dict[str, int]:
     """Read the service's own figures."""
     with urllib.request.urlopen(f"{service.addresses.health}/metrics") as answer:  # noqa: S310 - our own service
         lines = [line.split() for line in answer.read().decode().splitlines() if not line.startswith("#")]
-    found = {parts[0]: float(parts[1]) for parts in lines if len(parts) == 2}
+    found: dict[str, float] = {}
+    for series, value in (parts for parts in lines if len(parts) == 2):
+        name = series.partition("{")[0]
+        found[name] = found.get(name, 0.0) + float(value)
     return {
         "blocks": int(chain.rpc("eth_blockNumber"), 16),
-        "computations": int(found.get("coproc_chain_31337_computations", 0)),
-        "bootstraps": int(found.get("coproc_executor_bootstraps", 0)),
+        "computations": int(found.get("coproc_chain_computations_total", 0)),
+        "bootstraps": int(found.get("coproc_executor_bootstraps_total", 0)),
     }
 
 

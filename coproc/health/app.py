@@ -1,8 +1,8 @@
-"""The health application: probes for orchestrators and numbers for Prometheus.
+"""The health application: probes for orchestrators and figures for Prometheus.
 
 Decides what each probe answers: ``/livez`` that the event loop turns, ``/startupz`` that everything came up once,
-``/readyz`` that callers should come here (503 while starting, degraded or draining, and which of these). It is told of
-the service by a function and knows no actor.
+``/readyz`` that callers should come here (503 while starting, down or draining; what is degraded is named and may still
+be of use). It is told of the service by functions and knows no actor.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+import trio
+from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Response, jsonify
 from quart_trio import QuartTrio
 
+from coproc.metrics import Figure, render
+from coproc.resilience import BreakerState
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from coproc.health.report import HealthReport
 
@@ -23,8 +27,21 @@ OK: Final = 200
 UNAVAILABLE: Final = 503
 
 
-def make_app(report: Callable[[], HealthReport]) -> QuartTrio:
-    """Make the application; ``report`` is called for each request and must be quick."""
+async def no_queue() -> Sequence[Figure]:
+    """Know nothing of the queue."""
+    await trio.lowlevel.checkpoint()
+    return ()
+
+
+def make_app(
+    report: Callable[[], HealthReport], queue: Callable[[], Awaitable[Sequence[Figure]]] = no_queue
+) -> QuartTrio:
+    """Make the application.
+
+    Args:
+        report: called for each request; must be quick.
+        queue: figures of the queue, asked for by metrics alone; bounded in time, and without figures if need be.
+    """
     app = QuartTrio("coproc.health")
 
     async def livez() -> Response:
@@ -39,25 +56,28 @@ def make_app(report: Callable[[], HealthReport]) -> QuartTrio:
         return _answer(OK if current.ready else UNAVAILABLE, current)
 
     async def metrics() -> Response:
-        return Response(render_metrics(report()), content_type=CONTENT_TYPE_LATEST)
+        waiting = await queue()
+        return Response(render([*figures_of(report()), *waiting]), content_type=CONTENT_TYPE_LATEST)
 
     for path, view in (("/livez", livez), ("/startupz", startupz), ("/readyz", readyz), ("/metrics", metrics)):
         app.add_url_rule(path, path.strip("/"), view)
     return app
 
 
-def render_metrics(report: HealthReport) -> bytes:
-    """Render a report in the Prometheus text format."""
-    registry = CollectorRegistry()
-    for name, value in report.numbers.items():
-        Gauge(f"coproc_{name}", name.replace("_", " "), registry=registry).set(value)
-    Gauge("coproc_ready", "whether callers should come here", registry=registry).set(report.ready)
-    up = Gauge("coproc_actor_up", "whether an actor does what it is there for", ["actor"], registry=registry)
-    restarts = Gauge("coproc_actor_restarts", "restarts of an actor", ["actor"], registry=registry)
+def figures_of(report: HealthReport) -> Iterator[Figure]:
+    """Every figure that a report holds."""
+    yield from report.figures
+    yield from (Figure(name, value) for name, value in report.numbers.items())
+    yield Figure("ready", report.ready)
+    yield Figure("draining", report.draining)
     for name, actor in report.actors.items():
-        up.labels(name).set(actor.healthy)
-        restarts.labels(name).set(actor.restarts)
-    return generate_latest(registry)
+        yield Figure("actor_up", actor.healthy, {"actor": name})
+        yield Figure("actor_restarts_total", actor.restarts, {"actor": name})
+    for breaker in report.breakers:
+        yield Figure("breaker_openings_total", breaker.openings, {"dependency": breaker.name})
+        for state in BreakerState:
+            labels = {"dependency": breaker.name, "state": state.value}
+            yield Figure("breaker_state", breaker.state == state.value, labels)
 
 
 def _answer(status: int, report: HealthReport) -> Response:
@@ -67,6 +87,7 @@ def _answer(status: int, report: HealthReport) -> Response:
         draining=report.draining,
         degraded=list(report.degraded),
         notices=list(report.notices),
+        breakers={breaker.name: asdict(breaker) for breaker in report.breakers},
         actors={name: asdict(actor) for name, actor in report.actors.items()},
     )
     body.status_code = status

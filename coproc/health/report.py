@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from coproc.metrics import Figure
+
 
 @dataclass(frozen=True, slots=True)
 class ActorReport:
@@ -34,6 +36,8 @@ class BreakerReport:
     """Failures in a row."""
     retry_seconds: float = 0.0
     """How long the dependency is left in peace."""
+    openings: int = 0
+    """How often it has opened."""
     error: str | None = None
     """Its latest failure; None once it has answered again."""
 
@@ -55,6 +59,10 @@ class ExecutorReport:
     """Time during which at least one level ran, the present one included."""
     kernel_seconds: float = 0.0
     """CPU time inside keyswitches and bootstraps, over all threads; 0 where the executor does not measure it."""
+    lanes: int | None = None
+    """Bootstraps that run at the same time; None for devices."""
+    lane_slots: int = 0
+    """Bootstraps for which there was room in the rounds that ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,9 @@ class HealthReport:
     actors: Mapping[str, ActorReport] = field(default_factory=dict[str, ActorReport])
     """In start order."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Counters and gauges by name, for metrics."""
+    """Figures without labels, by the names of ``coproc.metrics.FAMILIES``."""
+    figures: tuple[Figure, ...] = ()
+    """Those with labels."""
     breakers: tuple[BreakerReport, ...] = ()
     executors: tuple[ExecutorReport, ...] = ()
     """The one in use first, then what takes over from it."""

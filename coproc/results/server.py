@@ -18,6 +18,7 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from coproc.errors import CoprocError, FatalError, InvalidInput, RecoverableError
+from coproc.metrics import RESULTS_PUSHED, SUBSCRIBERS, SUBSCRIBERS_CLOSED
 from coproc.results.feed import READ_AT_ONCE, Closing, Feed, Outbox, Subscriber
 from coproc.results.protocol import (
     MAX_MESSAGE_BYTES,
@@ -236,6 +237,7 @@ class ResultsServer:
         settings = self._settings
         outbox = Outbox(settings.buffer_events, settings.slow_seconds)
         self._outboxes.add(outbox)
+        SUBSCRIBERS.inc()
         if self._closing is not None:
             outbox.close(*self._closing)
         try:
@@ -245,6 +247,9 @@ class ResultsServer:
                 await _close(websocket, outbox)
         finally:
             self._outboxes.discard(outbox)
+            SUBSCRIBERS.dec()
+            if outbox.verdict is not None:
+                SUBSCRIBERS_CLOSED.labels(str(outbox.verdict.code.value)).inc()
 
     async def _talk(self, websocket: WebSocketConnection, outbox: Outbox, *, has_token: bool) -> None:
         """Say hello, take the subscription and send results until the outbox closes."""
@@ -298,6 +303,7 @@ class ResultsServer:
                 if sequence == 0 or sequence > position:
                     with _push_span(trace, sequence):
                         await websocket.send_message(text)
+                    RESULTS_PUSHED.inc(sequence > 0)
                     position = max(position, sequence)
 
     async def _send_backlog(self, websocket: WebSocketConnection, subscriber: Subscriber, position: int) -> int:
@@ -312,6 +318,7 @@ class ResultsServer:
                     subscriber.outbox.check()
                     with _push_span(event.traceparent, event.sequence):
                         await websocket.send_message(write(event))
+                    RESULTS_PUSHED.inc()
                 position = event.sequence
             subscriber.told = max(subscriber.told, position)
             if len(events) < BACKLOG_AT_ONCE:

@@ -120,6 +120,8 @@ class WorkGroup:
     """Outputs whose stored definition makes no sense (a damaged row): they fail, and nothing else does."""
     traceparent: str | None = None
     """The span that asked first."""
+    waited: float = field(default=0.0, compare=False)
+    """Seconds from its submission to this lease."""
 
 
 @dataclass(frozen=True, slots=True)

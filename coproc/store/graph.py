@@ -113,10 +113,11 @@ _CLAIM: Final = f"""
         ) from waiting where waiting.tenant is not null
     )
     select g.group_id, g.key_id, g.transaction_id, g.attempts, g.tenant,
-           coalesce((select t.weight from tenants t where t.name = g.tenant), 1)
+           coalesce((select t.weight from tenants t where t.name = g.tenant), 1),
+           extract(epoch from clock_timestamp() - g.created_at)::double precision
     from waiting, lateral (
         select ready.*, row_number() over (order by ready.group_id) as turn from (
-            select w.group_id, w.key_id, w.transaction_id, w.attempts, w.tenant from work_groups w
+            select w.group_id, w.key_id, w.transaction_id, w.attempts, w.tenant, w.created_at from work_groups w
             where coalesce(w.tenant, '') = waiting.tenant and w.state in ({State.READY:d}, {State.COMPUTING:d})
               and (w.state = {State.READY:d} or w.lease_until <= clock_timestamp())
             order by w.group_id limit %(limit)s for update skip locked
@@ -312,6 +313,7 @@ async def lease(connection: TrioConnection, worker: str, limit: int, seconds: fl
             weight,
             unreadable[group_id],
             traces.get(group_id),
+            max(0.0, waited),
         )
-        for group_id, key_id, transaction_id, attempts, tenant, weight in claimed
+        for group_id, key_id, transaction_id, attempts, tenant, weight, waited in claimed
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -76,6 +76,8 @@ class _Group:
     tenant: str | None = None
     deadline: float = math.inf
     traceparent: str | None = None
+    since: float = field(default_factory=trio.current_time)
+    """When it was submitted."""
 
 
 class MemoryStore:
@@ -258,6 +260,7 @@ class MemoryStore:
                     group.attempts,
                     group.tenant,
                     traceparent=group.traceparent,
+                    waited=trio.current_time() - group.since,
                 ),
             )
             group.attempts += 1

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 class ViewedMemoryStore(ChainMemoryStore):
     """``ViewedStore`` in dictionaries."""
 
+    guards = ()
+    connections = None
+
+    async def check(self) -> None:
+        """Nothing can be away."""
+        await trio.lowlevel.checkpoint()
+
     async def queue(self) -> Sequence[QueueEntry]:
         """Open groups by tenant and state."""
         await trio.lowlevel.checkpoint()

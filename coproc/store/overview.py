@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from coproc.metrics import timed_operation
 from coproc.program.computation import Operation
 from coproc.program.types import Handle
 from coproc.store.base import Failure, State
@@ -19,6 +20,7 @@ from coproc.store.graph import NOBODY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from coproc.resilience import Guard
     from coproc.store.pool import Pool
 
 LOOK_BACK: Final = 5000
@@ -138,8 +140,31 @@ class OverviewStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Connections of a pool."""
+
+    in_use: int
+    idle: int
+    limit: int
+
+
 class ViewedStore(ChainStore, OverviewStore, Protocol):
     """Everything that a service needs of a store."""
+
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """Circuit breakers before what the store depends on, each under its own name."""
+        ...
+
+    @property
+    def connections(self) -> Connections | None:
+        """How far the pool is used; None where there is none."""
+        ...
+
+    async def check(self) -> None:
+        """Ask for a sign of life; it tells the guards, too. Raises RecoverableError if there is none."""
+        ...
 
 
 def operation_name(number: int) -> str:
@@ -197,6 +222,22 @@ class PostgresOverview:
 
     pool: Pool
 
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """The breaker before the database."""
+        return (self.pool.guard,)
+
+    @property
+    def connections(self) -> Connections:
+        """How far the pool is used."""
+        return Connections(self.pool.in_use, self.pool.idle, self.pool.size)
+
+    @timed_operation
+    async def check(self) -> None:
+        """Ask the database for a sign of life."""
+        await self.pool.check()
+
+    @timed_operation
     async def queue(self) -> Sequence[QueueEntry]:
         """Open groups by tenant and state."""
         async with self.pool.connection() as connection:
@@ -206,6 +247,7 @@ class PostgresOverview:
                 for tenant, state, groups, bootstraps, oldest in await cursor.fetchall()
             ]
 
+    @timed_operation
     async def recent_failures(self, limit: int) -> Sequence[FailedResult]:
         """Failed results; see ``OverviewStore.recent_failures``."""
         async with self.pool.connection() as connection:
@@ -215,6 +257,7 @@ class PostgresOverview:
                 for transaction_id, output, operation, *reason, asked_at in await cursor.fetchall()
             ]
 
+    @timed_operation
     async def recent_transactions(self, limit: int) -> Sequence[RecentTransaction]:
         """Transactions; see ``OverviewStore.recent_transactions``."""
         async with self.pool.connection() as connection:
@@ -222,6 +265,7 @@ class PostgresOverview:
             rows = await cursor.fetchall()
         return gather((row[0], row[1], State(row[2]), *row[3:]) for row in rows)[:limit]
 
+    @timed_operation
     async def transaction_graph(self, transaction_id: bytes) -> TransactionGraph | None:
         """One transaction; see ``OverviewStore.transaction_graph``."""
         async with self.pool.connection() as connection:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from coproc.resilience import Breaker, Guard
 from coproc.store.connection import TrioConnection
 from coproc.store.faults import DatabaseUnavailable, translated_errors
 
@@ -22,6 +23,8 @@ SESSION: Final = "set enable_seqscan = off; set enable_hashjoin = off; set enabl
 they grow, and scan all of them."""
 ACQUIRE_SECONDS: Final = 30.0
 """How long a task may wait for a free connection."""
+BREAKER: Final = Breaker(threshold=3, cooldown=1.0)
+"""Of connecting: while the database is away, callers hear so at once."""
 CLOSE_SECONDS: Final = 5.0
 """How long closing waits for connections in use."""
 
@@ -35,6 +38,7 @@ class Pool:
 
     def __init__(self, conninfo: str, size: int = DEFAULT_SIZE) -> None:
         self.conninfo = conninfo
+        self.guard = Guard("database", BREAKER)
         self._slots = trio.Semaphore(size, max_value=size)
         self._size = size
         self._idle: list[TrioConnection] = []
@@ -115,13 +119,23 @@ class Pool:
             if connection.is_reusable:
                 return connection
             await connection.close()
-        connection = await TrioConnection.connect(self.conninfo, autocommit=True)
-        try:
-            await connection.execute(SESSION)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
+        return await self.connect(SESSION)
+
+    async def connect(self, statement: str) -> TrioConnection:
+        """Open a connection beside the pool's and prepare it by a statement; closing it is the caller's business.
+
+        Raises:
+            DatabaseUnavailable: that is not possible now.
+            CircuitOpen: it was not possible several times in a row, a moment ago.
+        """
+        with self.guard.calling(), translated_errors():
+            connection = await TrioConnection.connect(self.conninfo, autocommit=True)
+            try:
+                await connection.execute(statement.encode())
+            except BaseException:
+                await connection.close()
+                raise
+            return connection
 
     async def _give_back(self, connection: TrioConnection) -> None:
         if connection.is_reusable and not self._is_closing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coproc.errors import RecoverableError
+from coproc.metrics import timed_operation
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import blobs, chain_graph, ending, graph
@@ -58,7 +59,7 @@ class PostgresStore(PostgresOverview):
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self._listener = Listener(pool.conninfo, graph.CHANNEL)
+        self._listener = Listener(pool, graph.CHANNEL)
 
     async def _atomically(self, work: Callable[[TrioConnection], Awaitable[T]]) -> T:
         """Run ``work`` in a transaction, again if a concurrent one made the server undo it."""
@@ -72,22 +73,26 @@ class PostgresStore(PostgresOverview):
         async with self.pool.transaction() as connection:
             return await work(connection)
 
+    @timed_operation
     async def put_key(self, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:
         """Store a key; see ``Store.put_key``."""
         if await self.get_key(record.key_id) is not None:
             return False
         return await blobs.put_key(self.pool, record, data)
 
+    @timed_operation
     async def get_key(self, key_id: bytes) -> KeyRecord | None:
         """Look a key up."""
         async with self.pool.connection() as connection:
             return await blobs.get_key(connection, key_id)
 
+    @timed_operation
     async def read_key(self, key_id: bytes) -> bytes:
         """Read the whole serialized key."""
         async with self.pool.connection() as connection:
             return await blobs.read_key(connection, key_id)
 
+    @timed_operation
     async def put_ciphertexts(self, items: Sequence[StoredCiphertext]) -> int:
         """Store uploads; see ``Store.put_ciphertexts``."""
         uploads = merge_uploads(items)
@@ -110,11 +115,13 @@ class PostgresStore(PostgresOverview):
 
         return await self._atomically(work) if uploads else 0
 
+    @timed_operation
     async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
         """Read ciphertexts."""
         async with self.pool.connection() as connection:
             return await blobs.get_ciphertexts(connection, handles)
 
+    @timed_operation
     async def submit(self, submission: Submission) -> int:
         """Write a batch; see ``Store.submit``."""
         batch = merge_repeats(submission.computations)
@@ -146,6 +153,7 @@ class PostgresStore(PostgresOverview):
 
         return await self._atomically(work)
 
+    @timed_operation
     async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
         """Cancel a transaction; see ``Store.cancel``."""
 
@@ -159,10 +167,12 @@ class PostgresStore(PostgresOverview):
 
         return await self._atomically(work)
 
+    @timed_operation
     async def expire(self) -> int:
         """Fail what is late; see ``Store.expire``."""
         return await self._atomically(lambda connection: ending.expire(connection, EXPIRED))
 
+    @timed_operation
     async def get_status(self, handles: Sequence[Handle]) -> Mapping[Handle, ComputationStatus]:
         """Status by handle."""
         async with self.pool.connection() as connection:
@@ -177,6 +187,7 @@ class PostgresStore(PostgresOverview):
                 found[Handle(raw)] = ComputationStatus(Handle(raw), State.COMPLETED, is_allowed)
         return {handle: found[handle] for handle in handles if handle in found}
 
+    @timed_operation
     async def get_transaction(self, transaction_id: bytes) -> Sequence[ComputationStatus]:
         """Status of a transaction's computations, in submission order."""
         async with self.pool.connection() as connection:
@@ -189,10 +200,12 @@ class PostgresStore(PostgresOverview):
             found = {status.handle: status for status in await _read_status(connection, outputs)}
         return [found[output] for output in outputs]
 
+    @timed_operation
     async def find_tenant(self, key_hash: bytes) -> Tenant | None:
         """Find a tenant; see ``Store.find_tenant``."""
         return await find_tenant(self.pool, key_hash)
 
+    @timed_operation
     async def count_open(self, limit: int, tenant: str | None = None) -> int:
         """Count unfinished groups; see ``Store.count_open``."""
         async with self.pool.connection() as connection:
@@ -204,12 +217,14 @@ class PostgresStore(PostgresOverview):
             row = await cursor.fetchone()
             return int(row[0]) if row else 0
 
+    @timed_operation
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
         """Lease groups; see ``Store.claim``."""
         return await self._atomically(
             lambda connection: graph.lease(connection, worker, max(limit, 0), lease_seconds),
         )
 
+    @timed_operation
     async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
         """Extend leases; see ``Store.renew``."""
 
@@ -224,6 +239,7 @@ class PostgresStore(PostgresOverview):
 
         return await self._atomically(work)
 
+    @timed_operation
     async def release(self, worker: str, group_ids: Sequence[int]) -> None:
         """Give groups back; see ``Store.release``."""
 
@@ -239,6 +255,7 @@ class PostgresStore(PostgresOverview):
 
         await self._atomically(work)
 
+    @timed_operation
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
         """Store an outcome; see ``Store.finish``."""
 
@@ -293,6 +310,7 @@ class PostgresStore(PostgresOverview):
         except _LeaseLost:
             return False
 
+    @timed_operation
     async def results_after(
         self,
         sequence: int,
@@ -332,6 +350,7 @@ class PostgresStore(PostgresOverview):
                 for failure in [_failure(*reason)]
             ]
 
+    @timed_operation
     async def last_sequence(self) -> int:
         """The newest sequence number."""
         async with self.pool.connection() as connection:
@@ -339,11 +358,13 @@ class PostgresStore(PostgresOverview):
             row = await cursor.fetchone()
             return int(row[0]) if row else 0
 
+    @timed_operation
     async def chain_tail(self, chain_id: int, limit: int) -> Sequence[BlockId]:
         """Read where a chain stands; see ``ChainStore.chain_tail``."""
         async with self.pool.connection() as connection:
             return await chain_graph.tail(connection, chain_id, limit)
 
+    @timed_operation
     async def advance_chain(
         self, chain_id: int, key_id: bytes, orphaned: Sequence[bytes], blocks: Sequence[ChainBlock]
     ) -> ChainChange:
@@ -356,11 +377,13 @@ class PostgresStore(PostgresOverview):
 
         return await self._atomically(work)
 
+    @timed_operation
     async def chain_faults(self, chain_id: int, limit: int) -> Sequence[Fault]:
         """Read faults; see ``ChainStore.chain_faults``."""
         async with self.pool.connection() as connection:
             return await chain_graph.faults(connection, chain_id, limit)
 
+    @timed_operation
     async def chain_delegation(
         self, chain_id: int, delegator: bytes, delegate: bytes, contract: bytes
     ) -> Delegation | None:

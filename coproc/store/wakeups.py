@@ -13,18 +13,19 @@ import psycopg
 import trio
 
 from coproc.store.base import Topic
-from coproc.store.connection import TrioConnection
-from coproc.store.faults import translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from coproc.store.connection import TrioConnection
+    from coproc.store.pool import Pool
 
 
 class Listener:
     """Subscriptions to a notification channel. The connection is opened with the first and closed with the last."""
 
-    def __init__(self, conninfo: str, channel: str) -> None:
-        self._conninfo = conninfo
+    def __init__(self, pool: Pool, channel: str) -> None:
+        self._pool = pool
         self._channel = channel
         self._line: _Line | None = None
         self._connecting = trio.Lock()
@@ -34,7 +35,7 @@ class Listener:
         """Hear wake-ups while the block lasts; the channel ends when the connection is lost.
 
         Raises:
-            DatabaseUnavailable: the connection cannot be opened.
+            RecoverableError: the connection cannot be opened.
         """
         subscriber = await self._join()
         try:
@@ -50,14 +51,7 @@ class Listener:
     async def _join(self) -> _Subscriber:
         async with self._connecting:
             if self._line is None or self._line.is_lost:
-                with translated_errors():
-                    connection = await TrioConnection.connect(self._conninfo, autocommit=True)
-                    try:
-                        await connection.execute(f"listen {self._channel}".encode())
-                    except BaseException:
-                        await connection.close()
-                        raise
-                self._line = _Line(connection)
+                self._line = _Line(await self._pool.connect(f"listen {self._channel}"))
             return _Subscriber(self._line)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 async def bootstraps(addresses: Addresses) -> float:
     _, body = await probe(addresses.health, "/metrics")
     lines = (line.split() for line in body.decode().splitlines())
-    return next(float(line[1]) for line in lines if line[0] == "coproc_executor_bootstraps")
+    return next(float(line[1]) for line in lines if line[0].startswith("coproc_executor_bootstraps_total{"))
 
 
 def long(key_id: bytes) -> Transaction:
