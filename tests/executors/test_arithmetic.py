@@ -15,7 +15,8 @@ import pytest
 import coproc.executors
 from coproc.circuits.circuit import LookUpTable
 from coproc.executors import create_executor
-from coproc.executors.cpu.compiler import ISAS, detect_isa
+from coproc.executors.cpu.compiler import detect_isa
+from coproc.executors.cpu.machine import ISAS
 from coproc.executors.golden import GOLDEN, TWIDDLES, golden_digests, twiddle_digest
 from coproc.executors.lwe import accumulator_polynomials
 from coproc.executors.reference import ReferenceExecutor

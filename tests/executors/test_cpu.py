@@ -180,7 +180,7 @@ def test_unknown_instruction_sets_are_refused() -> None:
 @pytest.mark.skipif(detect_isa() != "avx512", reason="needs AVX-512")
 def test_the_register_allocator_keeps_the_transform_in_registers() -> None:
     assembly = Kernel.of(V1_5_2_2, "avx512").library.assembly()
-    for function, limit in (("forward", 40), ("inverse", 50), ("middle", 80), ("digits", 0)):
+    for function, limit in (("forward", 0), ("inverse", 0), ("middle", 50), ("digits", 0), ("accumulate", 0)):
         (body,) = re.findall(rf"\n{function}:.*?\n(.*?)\.Lfunc_end", assembly, re.DOTALL)
         spills = len(re.findall(r"zmm\d+, -?\d*\(%rsp\)|-?\d*\(%rsp\), %zmm", body))
         assert spills <= limit, f"{function}: LLVM no longer heeds the scheduler option"

@@ -12,7 +12,8 @@ from coproc.circuits.merge import merge
 from coproc.circuits.strategy import Strategy
 from coproc.executors import create_executor
 from coproc.executors.base import Evaluation
-from coproc.executors.cpu.compiler import ISAS, detect_isa
+from coproc.executors.cpu.compiler import detect_isa
+from coproc.executors.cpu.machine import ISAS
 from tests.circuits.test_families import FAMILIES, build
 
 if TYPE_CHECKING:

@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final
 
 import llvmlite.binding as llvm
 
 from coproc.errors import InvalidInput
+from coproc.executors.cpu.machine import ISAS, Isa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-Isa = Literal["avx512", "avx2", "baseline"]
-ISAS: Final[tuple[Isa, ...]] = get_args(Isa)
-LANES: Final[dict[Isa, int]] = {"avx512": 8, "avx2": 4, "baseline": 2}
-"""Doubles in a vector register."""
 
 _AVX512: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw")
 _AVX2: Final = ("avx2", "fma")

@@ -112,8 +112,19 @@ class Function:
         return self._emit(left.type, f"call {left.type} {name}({left.typed}, {right.typed}, {added.typed})")
 
     def fnma(self, left: Value, right: Value, added: Value) -> Value:
-        """Return ``-left * right + added``, rounded once."""
-        return self.fma(self.fneg(left), right, added)
+        """Return ``-left * right + added``, rounded once.
+
+        The minus is written at ``right``: at a value that a loop does not change, LLVM would take it out of the loop,
+        and the negated copy would hold a register.
+        """
+        return self.fma(left, self.fneg(right), added)
+
+    def without_integer(self, value: Value) -> Value:
+        """Return ``value`` minus the nearest integer, ties to even, exact; only for 512-bit vectors of doubles."""
+        name = "@llvm.x86.avx512.mask.reduce.pd.512"
+        kind = value.type
+        self.declarations.add(f"declare {kind} {name}({kind}, i32, {kind}, i8, i32)")
+        return self._emit(kind, f"call {kind} {name}({value.typed}, i32 8, {kind} zeroinitializer, i8 -1, i32 4)")
 
     # ------------------------------------------------------------------ integers
     def add(self, left: Value, right: Value | int) -> Value:
@@ -182,9 +193,10 @@ class Function:
         return self._emit(kind, f"shufflevector {first.typed}, {kind} poison, <{lanes} x i32> zeroinitializer")
 
     def shuffle(self, left: Value, right: Value, lanes: Sequence[int]) -> Value:
-        """Pick lanes of two vectors side by side."""
+        """Pick lanes of two vectors side by side, as many as are asked for."""
         picked = ", ".join(f"i32 {lane}" for lane in lanes)
-        return self._emit(left.type, f"shufflevector {left.typed}, {right.typed}, <{len(lanes)} x i32> <{picked}>")
+        kind = vector(len(lanes), left.type[1:-1].split(" x ")[1])
+        return self._emit(kind, f"shufflevector {left.typed}, {right.typed}, <{len(lanes)} x i32> <{picked}>")
 
     # ------------------------------------------------------------------ memory
     def element(self, pointer: Value, kind: str, index: Value | int) -> Value:
@@ -200,10 +212,10 @@ class Function:
         """Store a scalar or vector."""
         self._lines.append(f"  store {value.typed}, {pointer.typed}, align {align}")
 
-    def prefetch(self, pointer: Value) -> None:
-        """Ask for a cache line to be brought into the second-level cache; any address will do."""
+    def prefetch(self, pointer: Value, *, cache: int) -> None:
+        """Ask for a line to be brought into the first- or second-level ``cache``; any address will do."""
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        self._lines.append(f"  call void @llvm.prefetch.p0({pointer.typed}, i32 0, i32 2, i32 1)")
+        self._lines.append(f"  call void @llvm.prefetch.p0({pointer.typed}, i32 0, i32 {4 - cache}, i32 1)")
 
     # ------------------------------------------------------------------ control
     def call(self, function: Function, *arguments: Value) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from coproc.errors import InvalidInput
-from coproc.executors.cpu.compiler import Isa, check_isa, detect_isa
+from coproc.executors.cpu.compiler import check_isa, detect_isa
 from coproc.executors.cpu.kernel import Kernel, Workspace, address, aligned
 from coproc.executors.cpu.keyswitch_kernel import ROWS_AT_ONCE
 from coproc.executors.lwe import Extractions, accumulator_polynomials
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from coproc.circuits.circuit import LookUpTable
     from coproc.executors.base import PreparedKey
+    from coproc.executors.cpu.machine import Isa
     from coproc.tfhe.keys import EvaluationKey
     from coproc.tfhe.parameters import ClassicParameters
 

@@ -13,14 +13,16 @@ import numpy as np
 
 from coproc.errors import InvalidInput
 from coproc.executors.cpu.bootstrap_kernel import POLYNOMIALS, BootstrapEmitter
-from coproc.executors.cpu.compiler import LANES, Isa, Library
+from coproc.executors.cpu.compiler import Library, host_name
 from coproc.executors.cpu.emitter import module
 from coproc.executors.cpu.keyswitch_kernel import TILES, emit_keyswitch
+from coproc.executors.cpu.machine import machine_of
 from coproc.executors.cpu.shape import Shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from coproc.executors.cpu.machine import Isa
     from coproc.tfhe.parameters import ClassicParameters
 
 POLYNOMIAL_SIZES: Final = (512, 1024, 2048)
@@ -53,9 +55,10 @@ class Kernel:
 
     def __init__(self, polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa) -> None:
         self.isa = isa
-        self.shape = Shape(polynomial_size, LANES[isa])
-        self.tile = TILES[LANES[isa]]
-        functions = BootstrapEmitter(self.shape, pbs_base_log).emit()
+        machine = machine_of(isa, host_name())
+        self.shape = Shape(polynomial_size, machine.lanes)
+        self.tile = TILES[machine.lanes]
+        functions = BootstrapEmitter(self.shape, machine, pbs_base_log).emit()
         functions += emit_keyswitch(self.tile, ks_base_log, ks_level, native_multiply=isa == "avx512")
         self.library = Library(module(functions), isa)
         self.twiddles = aligned((len(self.shape.twiddles()),), np.float64)
@@ -90,7 +93,7 @@ class Workspace:
         padding = ALIGNMENT // 4
         self._words = aligned((batch * POLYNOMIALS * size + 2 * padding,), np.uint32)
         self.accumulators = address(self._words) + ALIGNMENT
-        self._spectra = aligned((POLYNOMIALS * size,), np.float64)
+        self._spectra = aligned((shape.workspace_words,), np.float64)
         self.spectra = address(self._spectra)
 
 

@@ -7,7 +7,7 @@ this changes any element's operations, so none of it changes results.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -16,13 +16,26 @@ from coproc.executors.twiddles import twiddle_table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LINE: Final = 8
+"""Doubles in a cache line."""
+HALF_PAGE: Final = 256
+"""Doubles in half a page of 4096 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A polynomial size and a number of lanes.
 
     The transform has ``log2(N/2)`` levels. All but the last ``log2(lanes)`` combine whole vectors; the last ones
-    combine lanes of one vector and run on transposed blocks of ``lanes * lanes`` elements, called groups.
+    combine lanes of one vector and run on transposed blocks of ``lanes * lanes`` elements, called groups. The last
+    level of whole vectors runs inside the groups, on pairs of neighbouring rows.
+
+    A third of the transposition costs next to nothing: the pass before the groups stores the halves of its vectors,
+    called pieces, where their columns will be rows. Inside a group the exchange of lanes within pieces is left.
+
+    In memory the real parts of a vector's lanes are followed by their imaginary parts. Mask and body lie apart by an
+    odd number of half pages: a processor that compares only the lower 12 bits of addresses would else take a load from
+    one for a load of what was just stored to the other.
     """
 
     polynomial_size: int
@@ -51,34 +64,44 @@ class Shape:
     @property
     def passes(self) -> tuple[int, ...]:
         """Levels of each pass over the whole array before the groups; a pass of ``p`` levels holds ``2^p`` vectors."""
-        left = self.levels - 2 * self.lane_levels
-        widest = 3 if self.lanes == 8 else 2
-        passes: list[int] = []
-        while left > 0:
-            passes.append(widest)
-            left -= widest
-        return tuple(passes)
+        left = self.levels - self.lane_levels - 1
+        widest = 2 if self.lanes == 2 else 3
+        count = -(-left // widest)
+        return tuple(left // count + (number < left % count) for number in range(count))
 
     @property
-    def group_levels(self) -> int:
-        """Levels of whole vectors that run inside a group."""
-        return self.levels - self.lane_levels - sum(self.passes)
+    def pieces(self) -> int:
+        """Parts in which the pass before the groups stores a vector."""
+        return 2 if self.lanes > 2 else 1
 
     @property
-    def lane_vectors(self) -> int:
-        """Twiddle vectors of a group: real and imaginary part of every even block of the lane levels, ``lanes``."""
-        return 2 * max(1, self.lanes // 2)
+    def piece_lanes(self) -> int:
+        """Lanes of a piece."""
+        return self.lanes // self.pieces
+
+    @property
+    def spectrum_words(self) -> int:
+        """Doubles from one spectrum to the next in a workspace."""
+        return self.polynomial_size + HALF_PAGE
+
+    @property
+    def workspace_words(self) -> int:
+        """Doubles of memory for mask, body, and the digits of one of them."""
+        return 2 * self.spectrum_words + self.polynomial_size // 2
 
     def twiddles(self) -> NDArray[np.float64]:
         """Return the table that the kernel reads.
 
-        First ``N/2`` complex numbers, interleaved, in the order of ``twiddle_table``; then for every group the twiddle
-        vectors of the lane levels: one for the first level, one for the second, two for the third.
+        First ``N/2`` complex numbers, interleaved, in the order of ``twiddle_table``; then for every group vectors of
+        real and imaginary parts: one pair for the level of neighbouring rows, and for the levels inside vectors one
+        pair for every even block: one for the first level, one for the second, two for the third.
         """
         table = twiddle_table()[: self.half]
         lanes = np.arange(self.lanes)
         vectors: list[NDArray[np.float64]] = []
         for group in range(self.groups):
+            blocks = (group * self.pieces + lanes // self.piece_lanes) * (self.piece_lanes // 2)
+            vectors.extend(table[(1 << (self.levels - self.lane_levels - 1)) + blocks].T)
             for depth in range(self.lane_levels):
                 level = self.levels - self.lane_levels + depth
                 blocks = (group * self.lanes + lanes) << depth
@@ -87,6 +110,11 @@ class Shape:
         return np.concatenate([table.ravel(), *vectors])
 
     @property
+    def group_twiddles(self) -> int:
+        """Words of the table for one group."""
+        return 2 * self.lanes * (1 + max(1, self.lanes // 2))
+
+    @property
     def lane_table(self) -> int:
-        """Where the vectors of the lane levels start in ``twiddles``, in words."""
+        """Where the vectors of the groups start in ``twiddles``, in words."""
         return 2 * self.half

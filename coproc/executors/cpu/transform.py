@@ -2,29 +2,32 @@
 
 Decides how the operations of ``ARITHMETIC.md`` are scheduled onto vectors. It knows nothing of keys or ciphertexts.
 
-Arrays hold ``N/2`` real parts followed by ``N/2`` imaginary parts. Inside a group the order of the spectrum is
-transposed, which nobody sees: keys are transformed by the same code.
+Arrays hold the real parts of a vector's lanes, then their imaginary parts, then the next vector. Inside a group the
+order of the spectrum is transposed, which nobody sees: keys are transformed by the same code.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from coproc.executors.cpu.emitter import DOUBLE, Value, vector
+from coproc.executors.cpu.emitter import DOUBLE, Value, floating, vector
+from coproc.executors.cpu.shape import LINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coproc.executors.cpu.emitter import Function
+    from coproc.executors.cpu.machine import Machine
     from coproc.executors.cpu.shape import Shape
 
 Complex: TypeAlias = tuple[Value, Value]
 
 
-def butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, odd: bool) -> None:
+def butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, odd: bool, fused: bool) -> None:
     """Replace ``(a, b)`` by ``(a + w*b, a - w*b)``, where ``w`` is the twiddle, times ``i`` in an odd block.
 
-    The sum takes two fused steps per part; the difference is ``2*a`` minus the sum, rounded once.
+    The sum takes two fused steps per part; the difference is ``2*a`` minus the sum, rounded once: in one step if
+    ``fused``, else in two, of which the doubling is exact.
     """
     (a_re, a_im), (b_re, b_im), (w_re, w_im) = x[low], x[high], twiddle
     if odd:
@@ -34,7 +37,11 @@ def butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Compl
         p_re = f.fnma(w_im, b_im, f.fma(w_re, b_re, a_re))
         p_im = f.fma(w_im, b_re, f.fma(w_re, b_im, a_im))
     x[low] = (p_re, p_im)
-    x[high] = (f.fsub(f.fadd(a_re, a_re), p_re), f.fsub(f.fadd(a_im, a_im), p_im))
+    if fused:
+        two = floating(2.0, a_re.type)
+        x[high] = (f.fma(a_re, two, f.fneg(p_re)), f.fma(a_im, two, f.fneg(p_im)))
+    else:
+        x[high] = (f.fsub(f.fadd(a_re, a_re), p_re), f.fsub(f.fadd(a_im, a_im), p_im))
 
 
 def inverse_butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, odd: bool) -> None:
@@ -51,23 +58,31 @@ def inverse_butterfly(f: Function, x: list[Complex], low: int, high: int, twiddl
         x[high] = (f.fma(w_im, d_im, f.fmul(w_re, d_re)), f.fnma(w_im, d_re, f.fmul(w_re, d_im)))
 
 
-def network(f: Function, x: list[Complex], twiddles: list[list[Complex]], *, inverse: bool) -> None:
-    """Run consecutive levels on values in registers; ``twiddles[level]`` has one entry for every even block."""
-    for level in reversed(range(len(twiddles))) if inverse else range(len(twiddles)):
-        distance = len(x) >> (level + 1)
-        for block in range(1 << level):
-            for low in range(2 * distance * block, 2 * distance * block + distance):
-                step = inverse_butterfly if inverse else butterfly
-                step(f, x, low, low + distance, twiddles[level][block // 2], odd=block % 2 == 1)
-
-
 class TransformEmitter:
     """Emits parts of the transform of one shape into functions."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, machine: Machine) -> None:
         self.shape = shape
+        self.machine = machine
         self.real = vector(shape.lanes, DOUBLE)
         self._align = 8 * shape.lanes
+
+    def network(self, f: Function, x: list[Complex], twiddles: list[list[Complex]], *, inverse: bool) -> None:
+        """Run consecutive levels on values in registers; ``twiddles[level]`` has one entry for every even block."""
+        for level in reversed(range(len(twiddles))) if inverse else range(len(twiddles)):
+            distance = len(x) >> (level + 1)
+            for block in range(1 << level):
+                for low in range(2 * distance * block, 2 * distance * block + distance):
+                    twiddle, odd = twiddles[level][block // 2], block % 2 == 1
+                    self._step(f, x, low, low + distance, twiddle, inverse=inverse, odd=odd)
+
+    def _step(
+        self, f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, inverse: bool, odd: bool = False
+    ) -> None:
+        if inverse:
+            inverse_butterfly(f, x, low, high, twiddle, odd=odd)
+        else:
+            butterfly(f, x, low, high, twiddle, odd=odd, fused=self.machine.fused_doubling)
 
     def load(self, f: Function, pointer: Value, index: Value | int) -> Value:
         """Load an aligned vector at a word index."""
@@ -78,13 +93,15 @@ class TransformEmitter:
         f.store(value, f.element(pointer, DOUBLE, index), align=self._align)
 
     def load_complex(self, f: Function, data: Value, index: Value) -> Complex:
-        """Load real and imaginary parts."""
-        return self.load(f, data, index), self.load(f, data, f.add(index, self.shape.half))
+        """Load real and imaginary parts of the elements from an index on."""
+        place = f.shl(index, 1)
+        return self.load(f, data, place), self.load(f, data, f.add(place, self.shape.lanes))
 
     def store_complex(self, f: Function, value: Complex, data: Value, index: Value) -> None:
-        """Store real and imaginary parts."""
-        self.store(f, value[0], data, index)
-        self.store(f, value[1], data, f.add(index, self.shape.half))
+        """Store real and imaginary parts of the elements from an index on."""
+        place = f.shl(index, 1)
+        self.store(f, value[0], data, place)
+        self.store(f, value[1], data, f.add(place, self.shape.lanes))
 
     def block_twiddles(self, f: Function, table: Value, level: int, block: Value, depth: int) -> list[list[Complex]]:
         """Load the twiddles of ``depth`` levels below one block, repeated in all lanes."""
@@ -108,95 +125,147 @@ class TransformEmitter:
         number: int,
         *,
         inverse: bool,
-        sink: Callable[[Value, Value], None] | None = None,
+        part: Value | None = None,
+        source: Callable[[Value], Complex] | None = None,
+        finish: Callable[[Value], Value] | None = None,
     ) -> None:
-        """Emit pass ``number`` over the array; ``sink(index, vector)`` takes the results instead of the array."""
+        """Emit pass ``number`` over the array, or only over the block ``part`` of those that the first pass leaves.
+
+        ``source(index)`` gives the elements in place of the array; ``finish`` maps what is stored. The last forward
+        pass stores the pieces of its vectors where ``load_group`` finds them.
+        """
         shape = self.shape
         level, depth = sum(shape.passes[:number]), shape.passes[number]
         size = shape.half >> level
         distance = size >> depth
+        scatters = not inverse and number == len(shape.passes) - 1
 
         def on_block(block: Value) -> None:
             twiddles = self.block_twiddles(f, table, level, block, depth)
+            start = f.mul(block, size)
 
             def on_column(column: Value) -> None:
-                base = f.add(f.mul(block, size), f.mul(column, shape.lanes))
+                base = f.add(start, f.mul(column, shape.lanes))
                 places = [f.add(base, distance * k) for k in range(1 << depth)]
-                x = [self.load_complex(f, data, place) for place in places]
-                network(f, x, twiddles, inverse=inverse)
-                for place, value in zip(places, x, strict=True):
-                    if sink is None:
-                        self.store_complex(f, value, data, place)
+                if number == 0:
+                    self._prefetch_next(f, data, places)
+                x = [self.load_complex(f, data, place) if source is None else source(place) for place in places]
+                self.network(f, x, twiddles, inverse=inverse)
+                for k, value in enumerate(x):
+                    if scatters:
+                        group, row = divmod(2 * k, shape.lanes)
+                        self._scatter(f, value, data, f.add(base, group * shape.lanes * shape.lanes), row)
                     else:
-                        sink(place, value[0])
-                        sink(f.add(place, shape.half), value[1])
+                        done = value if finish is None else (finish(value[0]), finish(value[1]))
+                        self.store_complex(f, done, data, places[k])
 
             f.loop(distance // shape.lanes, on_column)
 
-        f.loop(1 << level, on_block)
-
-    def run_group(self, f: Function, data: Value, table: Value, group: Value, *, inverse: bool) -> None:
-        """Emit the last levels of one group, in place; the spectrum stays transposed."""
-        shape, lanes = self.shape, self.shape.lanes
-        base = f.mul(group, lanes * lanes)
-        places = [f.add(base, lanes * k) for k in range(lanes)]
-        x = [self.load_complex(f, data, place) for place in places]
-        depth = shape.group_levels
-        level = shape.levels - shape.lane_levels - depth
-        width = lanes >> depth  # vectors of one block at the end of these levels
-        first = f.mul(group, width)
-        across = [self.block_twiddles(f, table, level, f.add(first, block), depth) for block in range(width)]
-        start = f.add(f.mul(group, lanes * lanes), shape.lane_table)
-        inside = self._lane_twiddles(f, table, start)
-        span = 1 << depth
-        if not inverse:
-            for block in range(width):
-                part = x[span * block : span * (block + 1)]
-                network(f, part, across[block], inverse=False)
-                x[span * block : span * (block + 1)] = part
-            x = self._transpose(f, x)
-            network(f, x, inside, inverse=False)
+        if part is None:
+            f.loop(1 << level, on_block)
         else:
-            network(f, x, inside, inverse=True)
-            x = self._transpose(f, x)
-            for block in range(width):
-                part = x[span * block : span * (block + 1)]
-                network(f, part, across[block], inverse=True)
-                x[span * block : span * (block + 1)] = part
-        for place, value in zip(places, x, strict=True):
-            self.store_complex(f, value, data, place)
+            inner = level - shape.passes[0]
+            f.loop(1 << inner, lambda block: on_block(f.add(f.shl(part, inner), block)))
 
-    def _lane_twiddles(self, f: Function, table: Value, start: Value) -> list[list[Complex]]:
-        levels: list[list[Complex]] = []
+    def _prefetch_next(self, f: Function, data: Value, places: list[Value]) -> None:
+        """Bring the next column near: columns are too far apart for the processor to foresee."""
+        for place in places:
+            start = f.shl(f.add(place, self.shape.lanes), 1)
+            for line in range(0, 2 * self.shape.lanes, LINE):
+                f.prefetch(f.element(data, DOUBLE, f.add(start, line)), cache=1)
+
+    def run_later_passes(self, f: Function, data: Value, table: Value, part: Value, *, inverse: bool) -> None:
+        """Emit all passes but the first over the block ``part``."""
+        numbers = range(1, len(self.shape.passes))
+        for number in reversed(numbers) if inverse else numbers:
+            self.run_pass(f, data, table, number, inverse=inverse, part=part)
+
+    def _scatter(self, f: Function, value: Complex, data: Value, base: Value, row: int) -> None:
+        """Store the pieces of one row, counted from ``base``, where they are exchanged with the pieces of other rows.
+
+        The piece number and the upper part of the row number change places, which is its own inverse.
+        """
+        shape = self.shape
+        upper, lower = divmod(row, shape.piece_lanes)
+        for piece in range(shape.pieces):
+            start = f.shl(f.add(base, (piece * shape.piece_lanes + lower) * shape.lanes), 1)
+            for part, first in zip(value, (0, shape.lanes), strict=True):
+                lanes = f.shuffle(part, part, range(shape.piece_lanes * piece, shape.piece_lanes * (piece + 1)))
+                place = f.element(data, DOUBLE, f.add(start, first + upper * shape.piece_lanes))
+                f.store(lanes, place, align=8 * shape.piece_lanes)
+
+    def load_group(self, f: Function, data: Value, group: Value) -> list[Complex]:
+        """Load the vectors of one group."""
+        base = f.mul(group, self.shape.lanes * self.shape.lanes)
+        return [self.load_complex(f, data, f.add(base, self.shape.lanes * row)) for row in range(self.shape.lanes)]
+
+    def store_group(self, f: Function, x: list[Complex], data: Value, group: Value) -> None:
+        """Store the spectrum of one group."""
+        base = f.mul(group, self.shape.lanes * self.shape.lanes)
+        for row, value in enumerate(x):
+            self.store_complex(f, value, data, f.add(base, self.shape.lanes * row))
+
+    def scatter_group(self, f: Function, x: list[Complex], data: Value, group: Value) -> None:
+        """Store the vectors of one group after ``backward``, for the inverse passes to load."""
+        base = f.mul(group, self.shape.lanes * self.shape.lanes)
+        for row, value in enumerate(x):
+            self._scatter(f, value, data, base, row)
+
+    def forward(self, f: Function, x: list[Complex], table: Value, group: Value) -> list[Complex]:
+        """Run the last levels on the vectors of one group; the result is its spectrum, transposed.
+
+        Shuffles have one port where arithmetic has two, so each stands as near to arithmetic as it can.
+        """
+        across, inside = self._group_twiddles(f, table, group)
+        x, square = list(x), self.shape.piece_lanes
+        for start in range(0, len(x), square):
+            for row in range(start, start + square, 2):
+                self._step(f, x, row, row + 1, across, inverse=False, odd=(row - start) % 4 == 2)
+                self._exchange(f, x, row, 1)
+            self._exchange_rest(f, x, start)
+        self.network(f, x, inside, inverse=False)
+        return x
+
+    def backward(self, f: Function, x: list[Complex], table: Value, group: Value) -> list[Complex]:
+        """Undo ``forward``."""
+        across, inside = self._group_twiddles(f, table, group)
+        x, square = list(x), self.shape.piece_lanes
+        self.network(f, x, inside, inverse=True)
+        for start in range(0, len(x), square):
+            self._exchange_rest(f, x, start)
+            for row in range(start, start + square, 2):
+                self._exchange(f, x, row, 1)
+                self._step(f, x, row, row + 1, across, inverse=True, odd=(row - start) % 4 == 2)
+        return x
+
+    def _group_twiddles(self, f: Function, table: Value, group: Value) -> tuple[Complex, list[list[Complex]]]:
+        start = f.add(f.mul(group, self.shape.group_twiddles), self.shape.lane_table)
         taken = 0
-        for below in range(self.shape.lane_levels):
-            entries: list[Complex] = []
-            for _ in range(0, 1 << below, 2):
-                real = self.load(f, table, f.add(start, taken))
-                imaginary = self.load(f, table, f.add(start, taken + self.shape.lanes))
-                entries.append((real, imaginary))
-                taken += 2 * self.shape.lanes
-            levels.append(entries)
-        return levels
 
-    def _transpose(self, f: Function, x: list[Complex]) -> list[Complex]:
-        real = transpose(f, [value[0] for value in x])
-        imaginary = transpose(f, [value[1] for value in x])
-        return list(zip(real, imaginary, strict=True))
+        def take() -> Complex:
+            nonlocal taken
+            real = self.load(f, table, f.add(start, taken))
+            imaginary = self.load(f, table, f.add(start, taken + self.shape.lanes))
+            taken += 2 * self.shape.lanes
+            return real, imaginary
 
+        across = take()
+        return across, [[take() for _ in range(0, 1 << below, 2)] for below in range(self.shape.lane_levels)]
 
-def transpose(f: Function, rows: list[Value]) -> list[Value]:
-    """Transpose a square of lanes by exchanging ever larger halves."""
-    lanes = len(rows)
-    rows = list(rows)
-    width = 1
-    while width < lanes:
-        # lane l takes from the upper row where bit ``width`` of l is set in the upper result, and so on
+    def _exchange_rest(self, f: Function, x: list[Complex], start: int) -> None:
+        """Transpose a square of rows and a piece's lanes, but for the exchange of neighbours."""
+        width = 2
+        while width < self.shape.piece_lanes:
+            for row in range(start, start + self.shape.piece_lanes):
+                if not row & width:
+                    self._exchange(f, x, row, width)
+            width *= 2
+
+    def _exchange(self, f: Function, x: list[Complex], row: int, width: int) -> None:
+        """Exchange lanes between a row and the one ``width`` below, where lane and row numbers differ in that bit."""
+        lanes = self.shape.lanes
         low = [lane if not lane & width else lanes + lane - width for lane in range(lanes)]
         high = [lane + width if not lane & width else lanes + lane for lane in range(lanes)]
-        for row in range(lanes):
-            if not row & width:
-                a, b = rows[row], rows[row + width]
-                rows[row], rows[row + width] = f.shuffle(a, b, low), f.shuffle(a, b, high)
-        width *= 2
-    return rows
+        a, b = x[row], x[row + width]
+        x[row] = f.shuffle(a[0], b[0], low), f.shuffle(a[1], b[1], low)
+        x[row + width] = f.shuffle(a[0], b[0], high), f.shuffle(a[1], b[1], high)

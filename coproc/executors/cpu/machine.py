@@ -1,0 +1,35 @@
+"""What the emitted code may assume of a processor.
+
+Decides which instruction sets exist and which spellings of the same operations are faster on which of them. None of
+the choices changes any element's operations, so none of them changes results. It must not know what is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Isa = Literal["avx512", "avx2", "baseline"]
+ISAS: Final[tuple[Isa, ...]] = get_args(Isa)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Traits of a processor that the emitters ask for."""
+
+    lanes: int
+    """Doubles in a vector register."""
+    fused_doubling: bool = True
+    """Write ``2*a - p`` as one fused step; slower where additions have pipes of their own."""
+    reduces: bool = False
+    """One instruction takes the nearest integer off a double (``vreducepd``)."""
+
+
+def machine_of(isa: Isa, processor: str) -> Machine:
+    """Return the traits of an instruction set on a processor, by LLVM's name of it."""
+    if isa == "avx512":
+        zen = processor.startswith("znver")
+        return Machine(lanes=8, fused_doubling=not zen, reduces=not zen)
+    if isa == "avx2":
+        return Machine(lanes=4)
+    return Machine(lanes=2)
