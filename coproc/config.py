@@ -49,6 +49,7 @@ RewriteName = Literal[
     "column_sums",
     "boolean_trees",
     "known_inputs",
+    "known_choices",
     "borrow_of_difference",
     "division_pairs",
     "shared_look_ups",

@@ -7,6 +7,7 @@ their control flow).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from coproc.program.wordgraph import Operand
 
-BOOL, U8, U64, ADDRESS = FheType.BOOL, FheType.UINT8, FheType.UINT64, FheType.UINT160
+BOOL, U64, ADDRESS = FheType.BOOL, FheType.UINT64, FheType.UINT160
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,16 @@ def swap_request() -> WordGraph:
 
 
 def auction(bids: int) -> WordGraph:
-    """Find the highest of sealed bids and its bidder, whose address is public; the earlier of equal bids wins."""
+    """Find the highest of sealed bids and its bidder's address, which is public; of equal bids the earlier wins."""
+    bidders = [Constant(int.from_bytes(hashlib.sha256(bytes([number])).digest()[:20], "big")) for number in range(bids)]
     draft = _Draft(*[U64] * bids)
     offers = draft.inputs()
     best = offers[0]
-    winner = draft(Op.TRIVIAL_ENCRYPT, U8, ZERO)
-    for number, offer in enumerate(offers[1:], 1):
+    winner = draft(Op.TRIVIAL_ENCRYPT, ADDRESS, bidders[0])
+    for offer, bidder in zip(offers[1:], bidders[1:], strict=True):
         higher = draft(Op.LT, BOOL, best, offer)
         best = draft(Op.IF_THEN_ELSE, U64, higher, offer, best)
-        winner = draft(Op.IF_THEN_ELSE, U8, higher, draft(Op.TRIVIAL_ENCRYPT, U8, Constant(number)), winner)
+        winner = draft(Op.IF_THEN_ELSE, ADDRESS, higher, draft(Op.TRIVIAL_ENCRYPT, ADDRESS, bidder), winner)
     return draft.done(best, winner)
 
 
@@ -172,8 +174,8 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "transfer_by_product": Program(transfer_by_product(), (281, 11)),
     "transfer_by_two_selects": Program(transfer_by_two_selects(), (441, 7)),
     "swap_request": Program(swap_request(), (744, 16)),
-    "auction_4": Program(auction(4), None),
-    "auction_16": Program(auction(16), None),
+    "auction_4": Program(auction(4), (1060, 21)),
+    "auction_16": Program(auction(16), (5420, 105)),
     "vote_8": Program(vote(8), (2640, 32)),
     "vote_32": Program(vote(32), (10560, 103)),
     "order_match": Program(order_match(), (456, 14)),
@@ -182,7 +184,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "range_check": Program(range_check(), (95, 6)),
     "address_in_8": Program(address_in(8), (811, 6)),
 }
-"""By name. The auctions name the winner by number, where others select its address."""
+"""By name; on 64 bits, addresses have 160."""
 
 WIDTHS: Final = (FheType.UINT8, FheType.UINT16, FheType.UINT32, FheType.UINT64, FheType.UINT128, FheType.UINT256)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from coproc.circuits import arithmetic, bitwise, compare
 from coproc.circuits.builder import Builder
 from coproc.circuits.cast import cast
+from coproc.circuits.choice import look_up_word, number_digits
 from coproc.circuits.division import divide, divide_by_known
 from coproc.circuits.multiplication import clear_value, mul, mul_known, mul_wide
 from coproc.circuits.random import random_input, random_word
@@ -19,8 +20,9 @@ from coproc.circuits.savings import Saving
 from coproc.circuits.selection import select
 from coproc.circuits.shift import Direction, shift
 from coproc.circuits.strategy import Strategy
-from coproc.circuits.word import TOP, Word, constant_word, input_word, materialise
+from coproc.circuits.word import BLOCK_BITS, TOP, Word, constant_word, input_word, materialise
 from coproc.errors import IrrecoverableError
+from coproc.program.choices import KNOWN_CHOICES, find_choices
 from coproc.program.computation import Operation
 from coproc.program.rewrites import rewrite
 from coproc.program.wordgraph import Constant, Value
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from coproc.circuits.builder import Block
     from coproc.circuits.circuit import Circuit
     from coproc.circuits.division import Division
+    from coproc.program.choices import Choice
     from coproc.program.types import FheType
     from coproc.program.wordgraph import Operand, Step, WordGraph
 
@@ -111,26 +114,25 @@ def lower(graph: WordGraph, strategy: Strategy, settings: LoweringSettings = DEF
     off = settings.rewrites_off
     builder = Builder(off)
     needed = set(range(len(graph.inputs) + len(graph.steps))) if Saving.DEAD_LOOK_UPS in off else _needed(graph)
-    shared = _Shared(_differences(graph, needed) if BORROW_OF_DIFFERENCE not in off else frozenset())
-    values: dict[int, Word] = {}
-    inputs: list[LoweredInput | RandomInput] = []
-    for number, source in enumerate(graph.inputs):
-        if source.clear is not None and KNOWN_INPUTS not in off:
-            values[number] = constant_word(builder, source.clear, source.type.bits)
-        elif number in needed:
-            values[number] = input_word(builder, source.type.bits)
-            inputs += [LoweredInput(number, block) for block in range(source.type.blocks)]
+    shared = _Shared(
+        _differences(graph, needed) if BORROW_OF_DIFFERENCE not in off else frozenset(),
+        find_choices(graph, needed, folds_inputs=KNOWN_INPUTS not in off) if KNOWN_CHOICES not in off else {},
+    )
+    values, inputs = _take_in(builder, graph, needed, folds=KNOWN_INPUTS not in off)
     failures: dict[int, IrrecoverableError] = {}
     for number, step in enumerate(graph.steps, len(graph.inputs)):
         if number not in needed:
             continue
         sources = [operand.number for operand in step.operands if isinstance(operand, Value)]
-        if any(source not in values for source in sources):
+        if any(source not in values and source not in shared.numbers for source in sources):
             continue
+        lowering = _Lowering(builder, strategy, settings, graph, number, step, values, inputs, shared)
         try:
-            values[number] = _Lowering(builder, strategy, settings, graph, step, values, inputs, shared).result()
+            word = lowering.result()
         except IrrecoverableError as error:
             failures[number] = error
+        else:
+            values.update({} if word is None else {number: word})
     outputs: list[LoweredOutput] = []
     blocks: Word = ()
     for number in graph.wanted:
@@ -139,6 +141,21 @@ def lower(graph: WordGraph, strategy: Strategy, settings: LoweringSettings = DEF
             outputs.append(LoweredOutput(number, len(blocks), len(word)))
             blocks += word
     return LoweredGraph(builder.build(blocks), tuple(inputs), tuple(outputs), failures)
+
+
+def _take_in(
+    builder: Builder, graph: WordGraph, needed: set[int], *, folds: bool
+) -> tuple[dict[int, Word], list[LoweredInput | RandomInput]]:
+    """Make words of the inputs: of the public ones known words if they are to fold."""
+    values: dict[int, Word] = {}
+    inputs: list[LoweredInput | RandomInput] = []
+    for number, source in enumerate(graph.inputs):
+        if source.clear is not None and folds:
+            values[number] = constant_word(builder, source.clear, source.type.bits)
+        elif number in needed:
+            values[number] = input_word(builder, source.type.bits)
+            inputs += [LoweredInput(number, block) for block in range(source.type.blocks)]
+    return values, inputs
 
 
 def _needed(graph: WordGraph) -> set[int]:
@@ -167,6 +184,9 @@ class _Shared:
 
     subtracted: frozenset[tuple[Operand, Operand]]
     """Differences whose borrows are used for comparisons."""
+    choices: Mapping[int, Choice]
+    """Values that are carried as numbers of known ones."""
+    numbers: dict[int, Word] = field(default_factory=dict)
     differences: dict[tuple[Operand, Operand], tuple[Word, Block]] = field(default_factory=dict)
     divisions: dict[tuple[Operand, Operand], Division] = field(default_factory=dict)
 
@@ -179,15 +199,19 @@ class _Lowering:
     strategy: Strategy
     settings: LoweringSettings
     graph: WordGraph
+    number: int
+    """Of the step's result."""
     step: Step
     values: Mapping[int, Word]
     inputs: list[LoweredInput | RandomInput]
     """Of the circuit so far; random steps add theirs."""
     shared: _Shared
 
-    def result(self) -> Word:
-        """Build the step's circuit."""
+    def result(self) -> Word | None:
+        """Build the step's circuit; None where the value is carried as a number, and nobody reads it otherwise."""
         family = _FAMILIES.get(self.step.operation)
+        if self.number in self.shared.choices:
+            return self.chosen()
         if family is None:
             raise UnsupportedOperation(f"{self.step.operation.name} has no circuit in this release")
         if self.step.operation in _DIVISIONS and self.step.operands[-1] == Constant(0):
@@ -236,6 +260,23 @@ class _Lowering:
         found = divide(self.builder, self.word(0), self.word(1), self.strategy, signed=self.signed)
         self.shared.divisions[pair] = found
         return found
+
+    def chosen(self) -> Word | None:
+        """Select between known values by their numbers, and look the value up if somebody reads it."""
+        choice = self.shared.choices[self.number]
+        bits = BLOCK_BITS * number_digits(len(choice.known))
+        branches: list[Word] = []
+        for operand in self.step.operands[1:]:
+            if isinstance(operand, Value) and operand.number in self.shared.numbers:
+                branches.append(self.shared.numbers[operand.number])
+            else:
+                value = clear_value(self.read(operand))
+                branches.append(constant_word(self.builder, choice.number_of(value or 0), bits))
+        number = select(self.builder, self.word(0)[0], branches[0], branches[1])
+        self.shared.numbers[self.number] = number
+        if self.number not in choice.read:
+            return None
+        return look_up_word(self.builder, number, choice.words, self.type.blocks)
 
     def shifted(self, direction: Direction) -> Word:
         """Shift or rotate the first operand by the second."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
 
-PLAN_VERSION: Final = 2
+PLAN_VERSION: Final = 3
 """Version of everything between computations and circuits: results that carry the same number are bit-identical."""
 
 CACHED_GRAPHS: Final = 1024

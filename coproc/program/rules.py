@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from coproc.circuits.savings import Saving
+from coproc.program.choices import KNOWN_CHOICES
 from coproc.program.lowering import BORROW_OF_DIFFERENCE, DIVISION_PAIRS, KNOWN_INPUTS
 from coproc.program.rewrites import RULES
 
 RULE_NAMES: Final[tuple[str, ...]] = (
     *RULES,
     KNOWN_INPUTS,
+    KNOWN_CHOICES,
     BORROW_OF_DIFFERENCE,
     DIVISION_PAIRS,
     *(saving.value for saving in Saving),

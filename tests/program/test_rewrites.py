@@ -152,6 +152,78 @@ def test_a_rule_saves_by_itself(name: str, item: WordGraph, fewer: int, more: in
     assert (found_fewer, found_more) == (fewer, more)
 
 
+ADDRESS = FheType.UINT160
+NAMES = [int.from_bytes(random.Random(number).randbytes(20), "big") for number in range(20)]
+
+
+def chosen(names: int, *, read_all: bool = False) -> WordGraph:
+    """Choose one of some known addresses by conditions, one after the other."""
+    inputs = [Input(BOOL)] * (names - 1)
+    made = [Step(Operation.TRIVIAL_ENCRYPT, ADDRESS, (Constant(NAMES[number]),)) for number in range(names)]
+    first = len(inputs)
+    for number in range(1, names):
+        before = Value(first + len(made) - 1 if number > 1 else first)
+        made.append(Step(IF, ADDRESS, (Value(number - 1), Value(first + number), before)))
+    last = first + len(made) - 1
+    return WordGraph(tuple(inputs), tuple(made), tuple(range(first + names, last + 1)) if read_all else (last,))
+
+
+@pytest.mark.parametrize(
+    ("names", "fewer", "more"),
+    [(3, 9, 55), (4, 18, 126), (8, 49, 443), (16, 105, 1083), (17, 185, 1163)],
+)
+def test_what_is_chosen_among_known_values_travels_as_a_number(names: int, fewer: int, more: int) -> None:
+    item = chosen(names)
+    rng = random.Random(names)
+    values = [[rng.randrange(2) for _ in item.inputs] for _ in range(100)]
+    values[0], values[1] = [0] * len(item.inputs), [1] * len(item.inputs)
+    expected = [[evaluate_graph(item, row)[number] for number in item.wanted] for row in values]
+    by_number, found_fewer = compute(item, values, LoweringSettings())
+    by_digits, found_more = compute(item, values, LoweringSettings(rewrites_off=frozenset({"known_choices"})))
+    assert by_number == by_digits == expected
+    assert (found_fewer, found_more) == (fewer, more)
+
+
+@pytest.mark.parametrize("item", [chosen(16, read_all=True), chosen(2)], ids=["all read", "two"])
+def test_a_number_that_saves_nothing_is_not_made(item: WordGraph) -> None:
+    rng = random.Random(5)
+    values = [[rng.randrange(2) for _ in item.inputs] for _ in range(60)]
+    expected = [[evaluate_graph(item, row)[number] for number in item.wanted] for row in values]
+    with_rule, same = compute(item, values, LoweringSettings())
+    without, bootstraps = compute(item, values, LoweringSettings(rewrites_off=frozenset({"known_choices"})))
+    assert with_rule == without == expected
+    assert same == bootstraps
+
+
+@pytest.mark.parametrize("fhe_type", [ADDRESS, FheType.INT16, U8])
+@pytest.mark.parametrize("seed", range(8))
+def test_choices_among_choices(seed: int, fhe_type: FheType) -> None:
+    """Selects of every form among a few known values, some of which are read in between, inputs that are known too."""
+    rng = random.Random(seed)
+    mask = (1 << fhe_type.bits) - 1
+    inputs = [Input(BOOL), Input(BOOL), Input(BOOL), Input(fhe_type), Input(fhe_type, clear=NAMES[9] & mask)]
+    pool = [4]
+    made: list[Step] = []
+    for _ in range(rng.randrange(1, 6)):
+        made.append(Step(Operation.TRIVIAL_ENCRYPT, fhe_type, (Constant(NAMES[rng.randrange(20)]),)))
+        pool.append(len(inputs) + len(made) - 1)
+    for _ in range(rng.randrange(4, 20)):
+        one, other = rng.choice(pool), rng.choice(pool)
+        step = Step(IF, fhe_type, (Value(rng.randrange(3)), Value(one), Value(other)))
+        if rng.random() < 0.1:
+            step = Step(Operation.BIT_XOR, fhe_type, (Value(one), Value(3)))
+        made.append(step)
+        pool.append(len(inputs) + len(made) - 1)
+    wanted = sorted({len(inputs) + len(made) - 1, *(number for number in pool[-10:] if rng.random() < 0.3)} - {4})
+    item = WordGraph(tuple(inputs), tuple(made), tuple(wanted))
+    values = [
+        [a, b, c, rng.getrandbits(fhe_type.bits), NAMES[9] & mask] for a in (0, 1) for b in (0, 1) for c in (0, 1)
+    ]
+    expected = [[evaluate_graph(item, row)[number] & mask for number in wanted] for row in values]
+    for off in (frozenset[str](), frozenset({"known_choices"}), frozenset({"known_inputs"})):
+        assert compute(item, values, LoweringSettings(rewrites_off=off))[0] == expected
+
+
 def test_a_known_input_folds() -> None:
     item = WordGraph((Input(U8), Input(U8, clear=7)), (Step(Operation.MUL, U8, (Value(0), Value(1))),), (2,))
     values = [[value, 7] for value in range(256)]
@@ -162,7 +234,7 @@ def test_a_known_input_folds() -> None:
 
 
 def test_every_rule_is_tried_here() -> None:
-    assert {*CASES, *ALONE, "known_inputs"} == set(RULE_NAMES)
+    assert {*CASES, *ALONE, "known_inputs", "known_choices"} == set(RULE_NAMES)
 
 
 def test_random_draws_are_never_common() -> None:
