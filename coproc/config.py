@@ -27,6 +27,7 @@ from pydantic_settings import (
 from coproc.api.limits import Limits
 from coproc.chain.settings import ChainSettings  # noqa: TC001 - pydantic reads it
 from coproc.layers import InvalidConfiguration, find_origins, read_file, read_secrets, read_variables
+from coproc.store.retention import REORG_DEPTH, Retention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 DATABASE_SCHEMES: Final = ("postgresql://", "postgres://", "memory://")
 PREFIX: Final = "COPROC_"
 MASK: Final = "********"
+SHORTEST_RETENTION: Final = 60.0
+"""A caller uploads first and submits then: what it uploaded must be there that long."""
 _ORIGIN: Final = re.compile(r"https?://[^/\s,]+")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -147,6 +150,14 @@ class Config(BaseSettings):
     """How long work in flight may take to finish after the stop signal."""
     key_cache: int = Field(default=2, ge=1, le=1000)
     """Evaluation keys kept in memory; a real one takes 120 MB."""
+    ciphertext_cache_bytes: int = Field(default=256 << 20, ge=0)
+    """Ciphertext blocks that a worker keeps in memory: one of 64 bits takes half a MB under real parameters."""
+    retain_intermediates_seconds: float = Field(default=86_400, ge=0)
+    """How long what nobody may read is kept once no work needs it; 0: for ever. Like the two below, at least 60."""
+    retain_uploads_seconds: float = Field(default=0, ge=0)
+    """How long uploads are kept after the newest work that reads them; 0: for ever."""
+    retain_results_seconds: float = Field(default=0, ge=0)
+    """How long results that callers may read are kept after the newest work that reads them; 0: for ever."""
     allow_insecure_parameters: bool = False
     """Accept keys without a published security level: for tests alone."""
     shift_semantics: ShiftSemantics = "modulo"
@@ -260,6 +271,13 @@ class Config(BaseSettings):
                 raise ValueError(f"{origin!r} must be * or like https://host or https://host:port")
         return origins
 
+    @field_validator("retain_intermediates_seconds", "retain_uploads_seconds", "retain_results_seconds")
+    @classmethod
+    def _check_retention(cls, seconds: float) -> float:
+        if 0 < seconds < SHORTEST_RETENTION:
+            raise ValueError(f"must be 0 (for ever) or at least {SHORTEST_RETENTION:.0f}")
+        return seconds
+
     @field_validator("limits")
     @classmethod
     def _check_limits(cls, limits: Limits) -> Limits:
@@ -280,6 +298,16 @@ class Config(BaseSettings):
         if len(set(chosen)) != len(chosen):
             raise ValueError("grpc_port, results_port and health_port must differ")
         return self
+
+    @property
+    def retention(self) -> Retention:
+        """How long ciphertexts are kept."""
+        return Retention(
+            self.retain_intermediates_seconds or None,
+            self.retain_uploads_seconds or None,
+            self.retain_results_seconds or None,
+            max([REORG_DEPTH, *(chain.reorg_depth for chain in self.chains)]),
+        )
 
     def read_tokens(self) -> frozenset[str]:
         """Read the bearer tokens: lines of ``tokens_file``, without empty ones and those that start with ``#``.

@@ -222,6 +222,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "flag_reloads_total": _counter("Changed files of flags; outcome: applied, refused.", "outcome"),
     "spans_exported_total": _counter("Spans that the collector took."),
     "spans_dropped_total": _counter("Spans that it did not take."),
+    "retention_examined_total": _counter("Ciphertexts that sweeps of this process looked at."),
+    "retention_deleted_total": _counter("Ciphertexts that they deleted."),
+    "retention_deleted_bytes_total": _counter("Bytes of these."),
+    "retention_failures_total": _counter("Steps of sweeps that failed for a reason that may pass."),
 }
 
 

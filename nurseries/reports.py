@@ -91,6 +91,14 @@ def _numbers(service: Service) -> dict[str, float]:
         numbers |= _of_scheduler(service.scheduler.statistics)
     if (export := export_report()) is not None:
         numbers |= {"spans_exported_total": export.exported, "spans_dropped_total": export.dropped}
+    if service.sweeper is not None:
+        done = service.sweeper.statistics
+        numbers |= {
+            "retention_examined_total": done.examined,
+            "retention_deleted_total": done.values,
+            "retention_deleted_bytes_total": done.size,
+            "retention_failures_total": done.failures,
+        }
     if service.store is not None and (pool := service.store.connections) is not None:
         numbers["database_connections_limit"] = pool.limit
     return numbers

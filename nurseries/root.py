@@ -9,7 +9,7 @@ Decides the tree::
         postgres   unless a URL was given
         store      pool and migrations
         services (one for one; those of the process's roles)
-          results (role results), executor and scheduler (role worker), listener (role api),
+          results (role results), executor and scheduler (role worker), listener and sweeper (role api),
           an actor for every chain (role listener)
 
 and the drain: the listener and the scheduler stop taking work at the same moment and share ``drain_seconds``; then the
@@ -57,6 +57,7 @@ from nurseries.reports import make_report, queue_figures
 from nurseries.results import ResultsSettings, run_results
 from nurseries.scheduler import Scheduler
 from nurseries.supervisor import Child, ChildStatus, Restart, Strategy, Supervisor
+from nurseries.sweeper import Sweeper
 from nurseries.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Service:
         self.keys: KeyCache | None = None
         self.executor: ExecutorActor | None = None
         self.scheduler: Scheduler | None = None
+        self.sweeper: Sweeper | None = None
         self.watchdog = Watchdog()
         self.jobs = Mailbox[JobCall]("jobs", JOBS_AT_ONCE)
         self._database_url = config.database_url
@@ -119,6 +121,8 @@ class Service:
             ("listener", Child(f"chain-{chain.chain_id}", partial(self._run_chain, chain))) for chain in config.chains
         ]
         in_order = [("results", results), ("worker", executor), ("worker", scheduler), ("api", listener), *chains]
+        if config.retention.shortest is not None:
+            in_order.append(("api", Child("sweeper", self._run_sweeper)))
         self.services = Supervisor("services", [child for role, child in in_order if role in config.roles])
         services = Child(
             "services",
@@ -311,6 +315,7 @@ class Service:
             strategy=lanes if config.strategy == "auto" else CircuitStrategy(config.strategy),
             settings=LoweringSettings(config.shift_semantics == "zero", config.rewrites_off),
             drain_seconds=config.drain_seconds,
+            cache_bytes=config.ciphertext_cache_bytes,
         )
         await self.scheduler.run(task_status=task_status)
 
@@ -346,6 +351,11 @@ class Service:
         )
         run = partial(run_listener, service, settings, stopping=self._fresh_stop("listener"))
         await self._listening("listener", task_status, run)
+
+    async def _run_sweeper(self, *, task_status: trio.TaskStatus[object]) -> None:
+        store, _ = self._needs()
+        self.sweeper = Sweeper(store, self.config.retention)
+        await self.sweeper.run(task_status=task_status)
 
     async def _run_chain(self, settings: ChainSettings, *, task_status: trio.TaskStatus[object]) -> None:
         store, _ = self._needs()

@@ -364,7 +364,7 @@ class Scheduler:
         castings = castings_of(groups)
         if not castings:
             return {}, {}
-        values = self._cache.find([item.output for item in castings], key_id)
+        values = self._cache.find([item.output for item in castings], key_id, counted=False)
         left = tuple(item for item in castings if item.output not in values)
         handles = tuple(dict.fromkeys(handle for item in left for handle in item.inputs))
         try:

@@ -198,3 +198,11 @@ def test_the_command_line_shows_and_checks(tmp_path: Path) -> None:
     assert run.invoke(config_command, ["check"]).exit_code == 0
     wrong = run.invoke(config_command, ["check", "--tokens-file", str(tmp_path / "none")])
     assert isinstance(wrong.exception, InvalidConfiguration)
+
+
+def test_ages_of_retention_are_long_enough_or_endless() -> None:
+    retention = Config(retain_intermediates_seconds=0, retain_uploads_seconds=60).retention
+    assert (retention.intermediates, retention.uploads, retention.results) == (None, 60, None)
+    assert Config().retention.shortest == 86_400
+    with pytest.raises(InvalidConfiguration, match=r"retain_results_seconds .*must be 0"):
+        Config(retain_results_seconds=59)

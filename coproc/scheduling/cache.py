@@ -41,22 +41,29 @@ class ValueCache:
         self.hits = 0
         self.misses = 0
 
-    def find(self, handles: Iterable[Handle], key_id: bytes) -> dict[Handle, Value]:
-        """Return those of ``handles`` that are here under this key."""
+    def find(self, handles: Iterable[Handle], key_id: bytes, *, counted: bool = True) -> dict[Handle, Value]:
+        """Return those of ``handles`` that are here under this key.
+
+        ``counted`` says whether what is not here has to be read from the store: what is computed is no miss.
+        """
         found: dict[Handle, Value] = {}
+        asked = 0
         for handle in handles:
+            asked += 1
             value = self._values.get(handle)
-            if value is None or value.key_id != key_id:
-                self.misses += 1
-                continue
-            self.hits += 1
-            self._values.move_to_end(handle)
-            found[handle] = value
+            if value is not None and value.key_id == key_id:
+                self._values.move_to_end(handle)
+                found[handle] = value
+        if counted:
+            self.hits += len(found)
+            self.misses += asked - len(found)
         return found
 
     def add(self, values: Mapping[Handle, Value]) -> None:
-        """Keep values, making room."""
+        """Keep values, making room. What does not fit by itself is left out, and harms nothing else."""
         for handle, value in values.items():
+            if value.blocks.nbytes > self._capacity:
+                continue
             if (old := self._values.pop(handle, None)) is not None:
                 self._bytes -= old.blocks.nbytes
             self._values[handle] = value

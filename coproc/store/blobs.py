@@ -16,9 +16,10 @@ from coproc.errors import CoprocError
 from coproc.program.types import Handle
 from coproc.store.base import KeyRecord, StoredCiphertext
 from coproc.store.rules import redefined, unknown_key, verified
+from coproc.store.sweep import is_possible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 
     from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
@@ -30,6 +31,22 @@ STATEMENT_BYTES: Final = 2**20
 CLEANUP_SECONDS: Final = 5.0
 ABANDONED_AFTER: Final = "1 day"
 """Age at which the chunks of an upload that never ended are dropped."""
+
+
+_ITEMS: Final = "select handle from unnest(%b::bytea[], %b::bytea[], %b::bytea[]) as item (handle, key_id, data)"
+_CONTRADICTS: Final = f"""
+    {_ITEMS} join ciphertexts stored using (handle)
+    where stored.key_id <> item.key_id or stored.data <> item.data limit 1
+"""
+_CONTRADICTS_STORED: Final = f"""
+    {_ITEMS} join ciphertexts stored using (handle)
+    where not exists (select from originals o where o.handle = item.handle)
+      and (stored.key_id <> item.key_id or stored.data <> item.data) limit 1
+"""
+_CONTRADICTS_ORIGINAL: Final = f"""
+    {_ITEMS} join originals o using (handle)
+    where o.key_id <> item.key_id or o.digest <> sha256(item.data) limit 1
+"""
 
 
 async def put_key(pool: Pool, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:
@@ -166,26 +183,49 @@ async def add_ciphertexts(connection: TrioConnection, items: Collection[StoredCi
     return new
 
 
-async def check_same(connection: TrioConnection, items: Collection[StoredCiphertext]) -> None:
-    """Check that stored ciphertexts have just these bytes and keys.
+async def put_ciphertexts(connection: TrioConnection, items: Mapping[Handle, StoredCiphertext]) -> set[Handle]:
+    """Insert uploads; returns the handles under which nothing was stored.
+
+    Those that are stored already count as uploaded just now, and stay locked until the transaction ends, so that they
+    are not deleted meanwhile.
 
     Raises:
-        InvalidInput: naming the handle of one that has not.
+        InvalidInput: a handle names other bytes or another key, or has named them; names the handle.
     """
-    for portion in _portions(items):
+    new: set[Handle] = set()
+    rest = list(items)
+    while rest:  # again only if what was there was deleted between the two statements
+        new |= await add_ciphertexts(connection, [items[handle] for handle in rest])
+        old = [handle for handle in items if handle not in new]
         cursor = await connection.execute(
-            "select handle from unnest(%b::bytea[], %b::bytea[], %b::bytea[]) as item (handle, key_id, data)"
-            " join ciphertexts stored using (handle)"
-            " where stored.key_id <> item.key_id or stored.data <> item.data limit 1",
-            [
-                [item.handle for item in portion],
-                [item.key_id for item in portion],
-                [item.data for item in portion],
-            ],
-            binary=True,
+            "select handle from ciphertexts where handle = any(%s) order by handle for update", [old], binary=True
         )
-        if (row := await cursor.fetchone()) is not None:
-            raise redefined(Handle(row[0]), "handle")
+        rest = sorted(set(old) - {Handle(handle) for (handle,) in await cursor.fetchall()})
+    await _check_same(connection, items, new)
+    await connection.execute(
+        "update ciphertexts set created_at = clock_timestamp() where handle = any(%s)",
+        [[handle for handle in items if handle not in new]],
+    )
+    return new
+
+
+async def _check_same(
+    connection: TrioConnection, items: Mapping[Handle, StoredCiphertext], new: Collection[Handle]
+) -> None:
+    """Check that uploads are what is, or was once, stored under their handles."""
+    remembers = await is_possible(connection)
+    for portion in _portions(items.values()):
+        columns = [
+            [item.handle for item in portion],
+            [item.key_id for item in portion],
+            [item.data for item in portion],
+        ]
+        for statement in (_CONTRADICTS_ORIGINAL, _CONTRADICTS_STORED) if remembers else (_CONTRADICTS,):
+            cursor = await connection.execute(statement.encode(), columns, binary=True)
+            if (row := await cursor.fetchone()) is not None:
+                raise redefined(Handle(row[0]), "handle")
+    if remembers:
+        await connection.execute("update originals set dropped_at = null where handle = any(%s)", [sorted(new)])
 
 
 async def get_ciphertexts(connection: TrioConnection, handles: Sequence[Handle]) -> dict[Handle, StoredCiphertext]:

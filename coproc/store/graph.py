@@ -35,20 +35,19 @@ _LIVE: Final = (
 _SETTLE: Final = f"""
     update work_groups w set state = case
         when (
+            select true from computations c
+            where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
+        ) is null then case when (
+            select true from computations c where c.group_id = w.group_id and c.failure_rule is null limit 1
+        ) then {State.COMPLETED:d} else {State.FAILED:d} end
+        when (
             select true from computations c join computation_inputs i on i.output = c.output
             where c.group_id = w.group_id and {_LIVE.format("c")}
               and not exists (select from ciphertexts x where x.handle = i.input)
               and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
             limit 1
         ) then {State.WAITING:d}
-        when (
-            select true from computations c
-            where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
-        ) then {State.READY:d}
-        when (
-            select true from computations c where c.group_id = w.group_id and c.failure_rule is null limit 1
-        ) then {State.COMPLETED:d}
-        else {State.FAILED:d} end
+        else {State.READY:d} end
     where group_id = any(%s) and state <> {State.COMPUTING:d}
     returning state
 """  # noqa: S608 - constants
@@ -94,6 +93,21 @@ _NEED: Final = """
     )
     returning p.group_id
 """
+# What is asked of a group again may need values that were not kept: those of other groups, and what these need in turn.
+_REVIVE: Final = f"""
+    with recursive lost (output, group_id) as (
+        select q.output, q.group_id from computations c
+        join computation_inputs i on i.output = c.output join computations q on q.output = i.input
+        where c.group_id = any(%s) and {_LIVE.format("c")}
+          and q.group_id <> c.group_id and not q.is_needed and not q.is_allowed and {_LIVE.format("q")}
+      union
+        select q.output, q.group_id from lost join computations c on c.group_id = lost.group_id
+        join computation_inputs i on i.output = c.output join computations q on q.output = i.input
+        where {_LIVE.format("c")}
+          and q.group_id <> c.group_id and not q.is_needed and not q.is_allowed and {_LIVE.format("q")}
+    )
+    update computations p set is_needed = true from lost where p.output = lost.output returning p.group_id
+"""  # noqa: S608 - constants
 _GROUPS_AROUND: Final = """
     select group_id from computations where output = any(%(handles)s)
     union
@@ -187,7 +201,15 @@ async def groups_around(connection: TrioConnection, handles: Sequence[Handle]) -
 async def need(connection: TrioConnection, handles: Iterable[Handle]) -> set[int]:
     """Mark those of ``handles`` that one group makes and another reads; returns the groups that have to make more."""
     cursor = await connection.execute(_NEED, [sorted(set(handles))])
-    return {group_id for (group_id,) in await cursor.fetchall()}
+    return await _revive(connection, {group_id for (group_id,) in await cursor.fetchall()})
+
+
+async def _revive(connection: TrioConnection, group_ids: set[int]) -> set[int]:
+    """Ask for what groups read and was not kept; returns them with the groups that have to make more."""
+    if not group_ids:
+        return group_ids
+    cursor = await connection.execute(_REVIVE.encode(), [sorted(group_ids)])
+    return group_ids | {group_id for (group_id,) in await cursor.fetchall()}
 
 
 async def allow(connection: TrioConnection, outputs: Sequence[Handle]) -> set[int]:
@@ -202,7 +224,7 @@ async def allow(connection: TrioConnection, outputs: Sequence[Handle]) -> set[in
             "update ciphertexts set is_allowed = true where handle = any(%s) and not is_allowed",
             [list(outputs)],
         )
-    return changed
+    return await _revive(connection, changed)
 
 
 async def record_failures(connection: TrioConnection, failures: Mapping[Handle, Failure]) -> None:

@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coproc.store.base import (
-    ComputationStatus,
-    ResultEvent,
-    State,
-    Topic,
-    WorkGroup,
-)
+from coproc.store.base import ComputationStatus, ResultEvent, State, Topic, WorkGroup
+from coproc.store.retention import DROPPED
 from coproc.store.rules import (
     CANCELLED,
     EXPIRED,
@@ -88,6 +83,9 @@ class MemoryStore:
         """By the SHA-256 of their API keys."""
         self._keys: dict[bytes, tuple[KeyRecord, bytes]] = {}
         self._ciphertexts: dict[Handle, StoredCiphertext] = {}
+        self._stored_at: dict[Handle, float] = {}
+        self._uploaded: dict[Handle, tuple[bytes, bytes]] = {}
+        """Key and bytes of all that ever was."""
         self._entries: dict[Handle, _Entry] = {}
         self._groups: dict[int, _Group] = {}
         self._consumers: defaultdict[Handle, list[Handle]] = defaultdict(list)
@@ -126,13 +124,13 @@ class MemoryStore:
         uploads = merge_uploads(items)
         for handle, item in uploads.items():
             self._check_key(item.key_id)
-            if handle in self._entries:
-                raise redefined(handle, "handle")
-            known = self._ciphertexts.get(handle, item)
-            if known.data != item.data or known.key_id != item.key_id:
+            is_same = self._uploaded.get(handle, (item.key_id, item.data)) == (item.key_id, item.data)
+            if handle in self._entries or not is_same:
                 raise redefined(handle, "handle")
         fresh = {handle: item for handle, item in uploads.items() if handle not in self._ciphertexts}
+        self._uploaded |= {handle: (item.key_id, item.data) for handle, item in fresh.items()}
         self._ciphertexts.update(fresh)
+        self._stored_at |= dict.fromkeys(uploads, trio.current_time())
         self._settle(self._readers(fresh))
         return len(fresh)
 
@@ -151,7 +149,7 @@ class MemoryStore:
                 check_same_definition(entry.computation, computation)
                 if entry.group.key_id != submission.key_id:
                     raise redefined(output)
-            elif output in self._ciphertexts:
+            elif output in self._uploaded:
                 raise redefined(output)
         new = [computation for output, computation in batch.items() if output not in self._entries]
         affected = self._allow(computation.output for computation in batch.values() if computation.is_allowed)
@@ -213,7 +211,7 @@ class MemoryStore:
         """Status by handle."""
         await trio.lowlevel.checkpoint()
         return {
-            handle: self._status(handle) for handle in handles if handle in self._entries or handle in self._ciphertexts
+            handle: self._status(handle) for handle in handles if handle in self._entries or handle in self._uploaded
         }
 
     async def get_transaction(self, transaction_id: bytes) -> Sequence[ComputationStatus]:
@@ -294,6 +292,7 @@ class MemoryStore:
         for result in outcome.results:
             is_allowed = self._entries[result.handle].computation.is_allowed
             self._ciphertexts.setdefault(result.handle, replace(result, is_allowed=is_allowed))
+            self._stored_at[result.handle] = trio.current_time()
         for handle, failure in outcome.failures.items():
             if self._is_live(handle):
                 self._entries[handle].failure = failure
@@ -401,7 +400,7 @@ class MemoryStore:
             affected[entry.group.group_id] = entry.group
             if output in self._ciphertexts:
                 self._ciphertexts[output] = replace(self._ciphertexts[output], is_allowed=True)
-        return affected
+        return affected | self._revive(affected)
 
     def _need(self, inputs: Iterable[Handle], new: Sequence[Computation]) -> dict[int, _Group]:
         """Mark outputs that cross from one group to another, and fail what reads a failed one; returns the groups."""
@@ -414,7 +413,22 @@ class MemoryStore:
             if not entry.is_needed and any(reader is not entry.group for reader in readers):
                 entry.is_needed = True
                 affected[entry.group.group_id] = entry.group
+        affected |= self._revive(affected)
         return affected | self._readers(self._spread(handle for handle in crossing if self._entries[handle].failure))
+
+    def _revive(self, groups: Mapping[int, _Group]) -> dict[int, _Group]:
+        """Ask for what groups read and was not kept, and for what that needs in turn; returns who makes it."""
+        revived: dict[int, _Group] = {}
+        asking = list(groups.values())
+        for group in asking:  # grows while it is walked
+            for handle in self._missing(group):
+                entry = self._entries.get(handle)
+                if entry is None or entry.is_needed or entry.computation.is_allowed or not self._is_live(handle):
+                    continue
+                entry.is_needed = True
+                revived[entry.group.group_id] = entry.group
+                asking.append(entry.group)
+        return revived
 
     def _spread(self, failed: Iterable[Handle]) -> list[Handle]:
         """Fail every live computation that depends on ``failed`` ones; returns all of them, the given ones first."""
@@ -433,15 +447,14 @@ class MemoryStore:
         for group in groups.values():
             if group.state is State.COMPUTING:
                 continue
-            if self._missing(group):
+            if not self._pending(group):
+                failed = all(self._entries[output].failure for output in group.outputs)
+                group.state = State.FAILED if failed else State.COMPLETED
+            elif self._missing(group):
                 group.state = State.WAITING
-            elif self._pending(group):
+            else:
                 group.state = State.READY
                 has_work = True
-            elif all(self._entries[output].failure for output in group.outputs):
-                group.state = State.FAILED
-            else:
-                group.state = State.COMPLETED
         if has_work:
             self._wake(Topic.WORK)
 
@@ -466,6 +479,8 @@ class MemoryStore:
     def _status(self, handle: Handle) -> ComputationStatus:
         entry = self._entries.get(handle)
         if entry is None:
+            if handle not in self._ciphertexts:
+                return ComputationStatus(handle, State.FAILED, is_allowed=True, failure=DROPPED)
             return ComputationStatus(handle, State.COMPLETED, self._ciphertexts[handle].is_allowed)
         group = entry.group
         state = group.state

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from coproc.store.base import State
-from coproc.store.memory_chain import ChainMemoryStore
+from coproc.store.memory_retention import SweptMemoryStore
 from coproc.store.overview import (
     LOOK_BACK,
     MAX_NODES,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from coproc.store.overview import RecentTransaction
 
 
-class ViewedMemoryStore(ChainMemoryStore):
+class ViewedMemoryStore(SweptMemoryStore):
     """``ViewedStore`` in dictionaries."""
 
     guards = ()

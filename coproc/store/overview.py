@@ -16,6 +16,7 @@ from coproc.program.types import Handle
 from coproc.store.base import Failure, State
 from coproc.store.chains import ChainStore
 from coproc.store.graph import NOBODY
+from coproc.store.retention import SweptStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -149,7 +150,7 @@ class Connections:
     limit: int
 
 
-class ViewedStore(ChainStore, OverviewStore, Protocol):
+class ViewedStore(ChainStore, OverviewStore, SweptStore, Protocol):
     """Everything that a service needs of a store."""
 
     @property

@@ -12,11 +12,12 @@ from coproc.errors import RecoverableError
 from coproc.metrics import timed_operation
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
-from coproc.store import blobs, chain_graph, ending, graph
+from coproc.store import blobs, chain_graph, ending, graph, sweep
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
 from coproc.store.faults import is_conflict
 from coproc.store.operands import decode_operands
 from coproc.store.overview import PostgresOverview
+from coproc.store.retention import DROPPED
 from coproc.store.rules import (
     CANCELLED,
     EXPIRED,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from coproc.store.chains import BlockId, ChainBlock, ChainChange, Delegation, Fault
     from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
+    from coproc.store.retention import Retention, Sweep
     from coproc.store.tenants import Tenant
 
 T = TypeVar("T")
@@ -99,8 +101,7 @@ class PostgresStore(PostgresOverview):
 
         async def work(connection: TrioConnection) -> int:
             await _check_keys(connection, {item.key_id for item in uploads.values()})
-            new = await blobs.add_ciphertexts(connection, uploads.values())
-            await blobs.check_same(connection, [item for handle, item in uploads.items() if handle not in new])
+            new = await blobs.put_ciphertexts(connection, uploads)
             await graph.lock_graph(connection)
             cursor = await connection.execute(
                 "select output from computations where output = any(%s) limit 1",
@@ -185,6 +186,8 @@ class PostgresStore(PostgresOverview):
             )
             for raw, is_allowed in await cursor.fetchall():
                 found[Handle(raw)] = ComputationStatus(Handle(raw), State.COMPLETED, is_allowed)
+            for handle in await sweep.dropped(connection, [handle for handle in rest if handle not in found]):
+                found[handle] = ComputationStatus(handle, State.FAILED, is_allowed=True, failure=DROPPED)
         return {handle: found[handle] for handle in handles if handle in found}
 
     @timed_operation
@@ -391,6 +394,10 @@ class PostgresStore(PostgresOverview):
         async with self.pool.connection() as connection:
             return await chain_graph.delegation(connection, chain_id, delegator, delegate, contract)
 
+    async def sweep(self, retention: Retention, limit: int) -> Sweep:
+        """Take a step of a sweep; see ``SweptStore.sweep``."""
+        return await self._atomically(lambda connection: sweep.sweep(connection, retention, limit))
+
     def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
         """Subscribe to wake-ups; all subscribers share one connection. See ``Store.wakeups``."""
         return self._listener.subscribe()
@@ -422,13 +429,9 @@ async def _check_definitions(
         if known_key != key_id:
             raise redefined(handle)
         known.add(handle)
-    cursor = await connection.execute(
-        "select handle from ciphertexts where handle = any(%s) limit 1",
-        [[output for output in batch if output not in known]],
-        binary=True,
-    )
-    if (row := await cursor.fetchone()) is not None:
-        raise redefined(Handle(row[0]))
+    rest = [output for output in batch if output not in known]
+    if taken := await sweep.taken(connection, rest):
+        raise redefined(min(taken))
     return known
 
 

@@ -69,6 +69,8 @@ async def test_it_starts_answers_and_drains_on_sigterm(tmp_path: Path) -> None:
             code, body = await probe(addresses.health, "/metrics")
             assert code == 200
             assert b'coproc_actor_up{actor="scheduler"} 1.0' in body
+            assert b'coproc_actor_up{actor="sweeper"} 1.0' in body
+            assert b"coproc_retention_deleted_total 0.0" in body
             os.kill(os.getpid(), signal.SIGTERM)
     assert status == [0]
     assert not (tmp_path / "addresses.json").exists()

@@ -29,7 +29,16 @@ def test_what_is_too_large_is_not_kept_and_bytes_are_counted_once() -> None:
     cache.add({handle: value(6)})
     assert cache.size == 48
     cache.add({new_handle(FheType.UINT8): value(11)})
-    assert cache.size == 0
+    assert cache.size == 48
+    assert cache.find([handle], b"k")
+
+
+def test_what_would_not_be_read_anyway_is_neither_hit_nor_miss() -> None:
+    cache = ValueCache(capacity=80)
+    handle = new_handle(FheType.UINT8)
+    cache.add({handle: value(5)})
+    assert set(cache.find([handle, new_handle(FheType.UINT8)], b"k", counted=False)) == {handle}
+    assert (cache.hits, cache.misses) == (0, 0)
 
 
 def test_another_key_finds_nothing() -> None:

@@ -132,21 +132,26 @@ async def test_operations_cancelled_anywhere_can_be_repeated(database_url: str) 
         (a,) = await with_inputs(store, 1)
         submissions = [batch(add(a), add(a), transaction=bytes([number]) * 32) for number in range(12)]
 
+        # Patience grows, so that a slow machine comes to the end, too.
         async def submit() -> None:
+            patience = 0.01
             for submission in submissions:
                 finished = False
                 while not finished:
-                    with trio.move_on_after(chance.random() * 0.01):
+                    with trio.move_on_after(chance.random() * patience):
                         await store.submit(submission)
                         finished = True
+                    patience *= 1.02
 
         async def compute(name: str) -> None:
+            patience = 0.02
             while await store.last_sequence() < 24:
-                with trio.move_on_after(chance.random() * 0.02):
-                    for group in await store.claim(name, 4, 0.02):
+                with trio.move_on_after(chance.random() * patience):
+                    for group in await store.claim(name, 4, patience):
                         await store.finish(name, done(group))
+                patience *= 1.02
 
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(submit)
                 nursery.start_soon(compute, "one")
