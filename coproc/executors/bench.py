@@ -1,4 +1,4 @@
-"""How fast an executor is: keyswitches and bootstraps a second.
+"""How fast an executor is: keyswitches and bootstraps a second, and whole circuits.
 
 Decides what is timed; prints nothing.
 """
@@ -15,13 +15,17 @@ import numpy as np
 
 from coproc.circuits.circuit import LookUpTable
 from coproc.errors import InvalidInput
+from coproc.executors.base import Evaluation
 from coproc.executors.lwe import modulus_switch
 from coproc.tfhe.keys import EvaluationKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coproc.executors.base import Executor
+    from numpy.typing import NDArray
+
+    from coproc.circuits.circuit import Circuit
+    from coproc.executors.base import Executor, PreparedKey
     from coproc.tfhe.parameters import ClassicParameters
 
 T = TypeVar("T")
@@ -54,6 +58,81 @@ class Measurement:
     def milliseconds_per_pbs(self) -> float:
         """Inverse of the rate, over all threads together."""
         return 1e3 * self.seconds / self.batch
+
+
+class BatchPasses:
+    """Passes over one batch of independent ciphertexts; each returns its seconds."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        prepared: PreparedKey,
+        batch: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Make random ciphertexts and one look-up table; ``clock`` is as in ``measure``.
+
+        Raises:
+            InvalidInput: ``batch`` is not positive.
+        """
+        if batch < 1:
+            raise InvalidInput("batch", "must be at least 1")
+        self._executor, self._key, self._clock = executor, prepared, clock
+        parameters = prepared.parameters
+        shape = (batch, parameters.big_lwe_dimension + 1)
+        self._ciphertexts = np.random.default_rng(0).integers(0, 1 << 64, shape, dtype=np.uint64)
+        self._tables = [LookUpTable(values=tuple(range(parameters.plaintext_modulus)))]
+        self._form, self._which = np.arange(batch, dtype=np.int32), np.zeros(batch, dtype=np.int32)
+        self._switched = modulus_switch(executor.keyswitch(prepared, self._ciphertexts), parameters)
+
+    def keyswitch(self) -> float:
+        """Keyswitch the batch."""
+        return _timed(lambda: self._executor.keyswitch(self._key, self._ciphertexts), self._clock)[0]
+
+    def bootstrap(self) -> float:
+        """Bootstrap what was keyswitched before."""
+        return _timed(lambda: self._bootstrap(self._switched), self._clock)[0]
+
+    def both(self) -> float:
+        """Keyswitch, modulus switch and bootstrap."""
+
+        def run() -> None:
+            small = self._executor.keyswitch(self._key, self._ciphertexts)
+            self._bootstrap(modulus_switch(small, self._key.parameters))
+
+        return _timed(run, self._clock)[0]
+
+    def _bootstrap(self, switched: NDArray[np.uint16]) -> NDArray[np.uint64]:
+        return self._executor.bootstrap(self._key, switched, self._form, self._which, self._tables)
+
+
+class CircuitPasses:
+    """Passes over one circuit, level by level as the service does it; each returns its seconds."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        prepared: PreparedKey,
+        circuit: Circuit,
+        inputs: NDArray[np.uint64] | None = None,
+    ) -> None:
+        """Take inputs of shape ``(I, k*N+1)``, by default random ones, on which no executor runs faster or slower."""
+        shape = (circuit.inputs, prepared.parameters.big_lwe_dimension + 1)
+        rng = np.random.default_rng(0)
+        self._inputs = rng.integers(0, 1 << 64, shape, dtype=np.uint64) if inputs is None else inputs
+        self._executor, self._key, self._circuit = executor, prepared, circuit
+
+    def run(self) -> float:
+        """Pass from the inputs to the outputs."""
+        return _timed(self.outputs, time.perf_counter)[0]
+
+    def outputs(self) -> NDArray[np.uint64]:
+        """Return the outputs, shape ``(O, k*N+1)``."""
+        evaluation = Evaluation(self._executor, self._key, self._circuit, self._inputs)
+        while evaluation.levels_left:
+            evaluation.run_level()
+        return evaluation.outputs()
 
 
 def measure(

@@ -114,7 +114,7 @@ def plan(
         for group in groups
     ]
     if isinstance(strategy, Lanes):
-        chosen = _choose([named.graph for named in graphs], strategy.count, settings)
+        chosen = choose([named.graph for named in graphs], strategy.count, settings)
     else:
         chosen = [lower_cached(named.graph, strategy, settings) for named in graphs]
     for group, named, lowered in zip(groups, graphs, chosen, strict=True):
@@ -133,7 +133,7 @@ def plan(
     return Plan(merge(circuits), tuple(inputs), tuple(outputs), failures)
 
 
-def _choose(graphs: Sequence[WordGraph], lanes: int, settings: LoweringSettings) -> list[LoweredGraph]:
+def choose(graphs: Sequence[WordGraph], lanes: int, settings: LoweringSettings) -> list[LoweredGraph]:
     """Start with the fewest bootstraps; give the deepest groups fewer rounds for as long as the batch ends sooner."""
     chosen = [lower_cached(graph, Strategy.THROUGHPUT, settings) for graph in graphs]
     depth = max((lowered.circuit.depth for lowered in chosen), default=0)

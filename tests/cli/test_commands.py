@@ -145,15 +145,6 @@ def test_demo_tells_the_truth_as_json() -> None:
     assert report["rows"][0]["decrypted"] > 0
 
 
-def test_bench_measures() -> None:
-    result = run(
-        "bench", "--toy", "--batch", "4", "--repeats", "1", "--executor", "cpu", "--executor", "reference", "--json"
-    )
-    rates = [row["pbs_per_second"] for row in json.loads(result.stdout)["results"]]
-    assert len(rates) == 2
-    assert min(rates) > 0
-
-
 @pytest.mark.parametrize("form", ["--packed", "--unpacked"])
 def test_values_under_the_public_key_are_uploaded_and_used(
     keys: Path, tmp_path: Path, running_service: Service, form: str
