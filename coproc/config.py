@@ -12,7 +12,7 @@ import re
 import ssl
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -61,6 +61,9 @@ RewriteName = Literal[
     "lazy_selects",
     "dead_look_ups",
 ]
+REWRITES: Final[tuple[RewriteName, ...]] = get_args(RewriteName)
+BatchWindow = Annotated[float, Field(ge=0, le=10)]
+MaximumBatch = Annotated[int, Field(ge=1, le=10_000)]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -101,6 +104,8 @@ class Config(BaseSettings):
     """Settings by name, in TOML (or JSON, by its name)."""
     secrets_directory: Path | None = None
     """One file for each secret setting, named like it."""
+    flags_file: Path | None = None
+    """Flags in JSON that workers follow while they run; see ``coproc.flags``."""
     roles: Annotated[frozenset[RoleName], NoDecode] = ALL_ROLES
     """What this process does: ``api`` (gRPC), ``worker`` (scheduler and executor), ``results`` (websocket),
     ``listener`` (an actor for each of ``chains``), separated by commas. Processes of all roles share one Postgres."""
@@ -138,9 +143,9 @@ class Config(BaseSettings):
     """Worker threads of the executor; 0: one for every core that this process may use."""
     strategy: StrategyName = "auto"
     """``auto``: by how full the executor's threads are. Workers that must agree on ciphertext bytes set another one."""
-    batch_window_seconds: float = Field(default=0.005, ge=0, le=10)
+    batch_window_seconds: BatchWindow = 0.005
     """How long work may wait for more work to share a batch with."""
-    maximum_batch: int = Field(default=64, ge=1, le=10_000)
+    maximum_batch: MaximumBatch = 64
     """The most groups of computations merged into one job."""
     lease_seconds: float = Field(default=30.0, ge=1, le=3600)
     """How long claimed work stays with a worker that gives no sign of life."""

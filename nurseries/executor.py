@@ -18,7 +18,7 @@ import trio
 from numpy.typing import NDArray
 
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
-from coproc.executors.base import Evaluation, Metered
+from coproc.executors.base import Closeable, Evaluation, Metered
 from coproc.executors.casting import PreparedCasting, prepare_casting
 from coproc.health.report import ExecutorReport
 from coproc.metrics import LEVEL_BOOTSTRAPS
@@ -127,6 +127,10 @@ class ExecutorActor:
         self._running = self._done = self._failures = self._levels = self._bootstraps = self._slots = 0
         self._lanes: int | None = None
         self._busy = BusyTime()
+        self._receiving: set[trio.CancelScope] = set()
+        self._retiring = False
+        self.retired = trio.Event()
+        """Set once the last job of an actor that was to retire is over."""
 
     @property
     def name(self) -> str | None:
@@ -156,7 +160,7 @@ class ExecutorActor:
         return (self.statistics,)
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take jobs until cancelled; ``task_status`` reports the executor's name.
+        """Take jobs until cancelled or told to retire; ``task_status`` reports the executor's name.
 
         Raises:
             ExecutorUnavailable: this machine lacks what the executor needs.
@@ -171,9 +175,33 @@ class ExecutorActor:
                 nursery.start_soon(self._serve, executor)
             log.info("executor ready", executor=executor.name)
             task_status.started(executor.name)
+        if isinstance(executor, Closeable):
+            await trio.to_thread.run_sync(executor.close)
+        self._prepared.clear()
+        self._castings.clear()
+        self.retired.set()
+        log.info("executor retired", executor=executor.name)
+
+    def retire(self) -> None:
+        """Take no further job; ``run`` returns after those under way."""
+        self._retiring = True
+        for scope in self._receiving:
+            scope.cancel(reason="the executor retires")
+
+    async def _receive(self) -> JobCall | None:
+        """Take the next job; None once the executor retires."""
+        call: JobCall | None = None
+        with trio.CancelScope() as scope:
+            self._receiving.add(scope)
+            try:
+                if not self._retiring:
+                    call = await self._mailbox.receive()
+            finally:
+                self._receiving.discard(scope)
+        return call
 
     async def _serve(self, executor: Executor) -> None:
-        async for call in self._mailbox:
+        while (call := await self._receive()) is not None:
             if call.abandoned:
                 continue
             self._running += 1

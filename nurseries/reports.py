@@ -43,6 +43,8 @@ def make_report(service: Service) -> HealthReport:
             actors[f"chain-{chain_id}"] = chain.health
     if isinstance(service.executor, GpuExecutorActor):
         actors["gpu"] = service.executor.device_health
+    if "flags" in actors and actors["flags"].healthy:
+        actors["flags"] = service.flags.health
     export = export_report()
     guards = [*_guards(service.store, service.chains)]
     actors |= {guard.name: guard_health(guard) for guard in (service.store.guards if service.store else ())}
@@ -63,7 +65,7 @@ def make_report(service: Service) -> HealthReport:
         numbers=_numbers(service),
         figures=tuple(_figures(service)),
         breakers=breakers,
-        executors=service.executor.reports if service.executor is not None else (),
+        executors=service.executors.reports if service.executors is not None else (),
         notices=service.notices,
     )
 
@@ -124,8 +126,9 @@ def _figures(service: Service) -> Iterator[Figure]:
         yield Figure("cache_bytes", statistics.cached_bytes, {"cache": "values"})
     if service.keys is not None:
         yield from _cache("keys", service.keys.hits, service.keys.misses)
-    if service.executor is not None:
-        for report in service.executor.reports:
+    if service.executors is not None:
+        yield from service.flags.figures()
+        for report in service.executors.reports:
             yield from _of_executor(report)
     if isinstance(service.executor, GpuExecutorActor):
         label = {"executor": service.executor.statistics.name}

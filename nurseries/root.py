@@ -5,6 +5,7 @@ Decides the tree::
     root (one for one)
       health       first up, last down: a drain is seen as one
       watchdog     temporary: its failure harms nobody
+      flags        role worker, with a file of flags
       core (rest for one: each needs those above it)
         postgres   unless a URL was given
         store      pool and migrations
@@ -34,22 +35,20 @@ from coproc import __version__
 from coproc.api.caller import Authenticator
 from coproc.api.inputs import ProofPolicy
 from coproc.api.service import CoprocessorService, ServiceSettings
-from coproc.circuits.strategy import Strategy as CircuitStrategy
 from coproc.config import Addresses
 from coproc.errors import FatalError, IrrecoverableError, RecoverableError
-from coproc.keyring import KeyCache
-from coproc.program.lowering import LoweringSettings
-from coproc.program.planning import PLAN_VERSION, Lanes
+from coproc.flags import Flags
+from coproc.program.planning import PLAN_VERSION
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
-from coproc.tfhe.server_key import load_casting_key, load_server_key
 from coproc.tracing import exporting
 from nurseries.certificates import follow_certificates
 from nurseries.chain import ChainActor
-from nurseries.cpu_executor import cpu_executor
-from nurseries.executor import ExecutorActor, JobCall
-from nurseries.gpu_executor import find_gpus, gpu_executor, require_gpu
+from nurseries.executor import JobCall
+from nurseries.executors import Executors, make_executor
+from nurseries.flags import FlagsActor, scheduler_settings
 from nurseries.health import run_health
+from nurseries.keys import open_keys
 from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
 from nurseries.postgres import run_postgres
@@ -65,12 +64,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from coproc.chain.settings import ChainSettings
-    from coproc.config import Config
+    from coproc.circuits.strategy import Strategy as CircuitStrategy
+    from coproc.config import Config, ExecutorName
     from coproc.health.report import HealthReport
+    from coproc.keyring import KeyCache
     from coproc.metrics import Figure
+    from coproc.program.lowering import LoweringSettings
+    from coproc.program.planning import Lanes
     from coproc.store.overview import ViewedStore
-    from coproc.tfhe.keys import EvaluationKey
-    from coproc.tfhe.server_key import CastingKey
+    from nurseries.executor import ExecutorActor
 
 TFHE_VERSIONS: Final = ("1.5", "1.6", "1.7")
 JOBS_AT_ONCE: Final = 2
@@ -100,10 +102,11 @@ class Service:
         self.store: ViewedStore | None = None
         self.chains: dict[int, ChainActor] = {}
         self.keys: KeyCache | None = None
-        self.executor: ExecutorActor | None = None
+        self.executors: Executors | None = None
         self.scheduler: Scheduler | None = None
         self.sweeper: Sweeper | None = None
         self.watchdog = Watchdog()
+        self.flags = FlagsActor(config.flags_file, Flags.of(config), self._follow)
         self.jobs = Mailbox[JobCall]("jobs", JOBS_AT_ONCE)
         self._database_url = config.database_url
         self._stopping: dict[str, trio.Event] = {}
@@ -149,10 +152,16 @@ class Service:
             [
                 Child("health", self._run_health, stop=partial(self._stop, "health"), stop_grace=CLOSE_SECONDS),
                 Child("watchdog", self.watchdog.run, restart=Restart.TEMPORARY),
+                *([Child("flags", self.flags.run)] if config.flags_file and "worker" in config.roles else []),
                 *([Child("certificates", self._run_certificates)] if config.tls_certificate is not None else []),
                 core,
             ],
         )
+
+    @property
+    def executor(self) -> ExecutorActor | None:
+        """The one that takes jobs."""
+        return None if self.executors is None else self.executors.current
 
     @property
     def actors(self) -> tuple[ChildStatus, ...]:
@@ -191,7 +200,8 @@ class Service:
     @property
     def notices(self) -> tuple[str, ...]:
         """What the operator chose that lowers what callers may rely on."""
-        return ("input proofs are trusted, not verified",) if self.config.input_proofs == "trust" else ()
+        trusted = ("input proofs are trusted, not verified",) if self.config.input_proofs == "trust" else ()
+        return (*trusted, *self.flags.notices)
 
     def request_stop(self) -> None:
         """Begin the drain."""
@@ -248,7 +258,7 @@ class Service:
             self._database_url, pool_size=self.config.pool_size, migrating=self.config.migrate_on_start
         ) as store:
             self.store = store
-            self.keys = KeyCache(store, _load_key, _load_casting, capacity=self.config.key_cache)
+            self.keys = open_keys(store, self.config.key_cache)
             task_status.started()
             while True:
                 await trio.sleep(CHECK_SECONDS)
@@ -274,50 +284,51 @@ class Service:
         await self._listening("results", task_status, run)
 
     async def _run_executor(self, *, task_status: trio.TaskStatus[object]) -> None:
+        if self.executors is None:
+            self.executors = Executors(self._make_executor, self.flags.flags.executor)
+        await self.executors.run(task_status=task_status)
+
+    def _make_executor(self, name: ExecutorName) -> ExecutorActor:
         config = self.config
         _, keys = self._needs()
-        name = config.executor
-        if name == "gpu":
-            require_gpu()
-        if name == "auto":
-            reason = find_gpus().reason
-            name = "cpu" if reason else "gpu"
-            log.info("choosing the executor", chosen=name, reason=reason or "a GPU was found")
-        threads, known = config.threads or None, config.key_cache
-        if name in {"gpu", "emulated"}:
-            self.executor = gpu_executor(
-                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE + GUEST_JOBS, prepared_keys=known
-            )
-        else:
-            self.executor = cpu_executor(
-                keys, self.jobs, name=name, threads=threads, jobs=JOBS_AT_ONCE + GUEST_JOBS, prepared_keys=known
-            )
-        await self.executor.run(task_status=task_status)
+        return make_executor(
+            name,
+            keys,
+            self.jobs,
+            threads=config.threads or None,
+            jobs=JOBS_AT_ONCE + GUEST_JOBS,
+            prepared_keys=config.key_cache,
+        )
 
     async def _run_scheduler(self, *, task_status: trio.TaskStatus[object]) -> None:
-        config = self.config
         store, keys = self._needs()
-        lanes = Lanes(config.threads or len(os.sched_getaffinity(0)))
+        policy, strategy, settings = self._scheduler_settings(self.flags.flags)
         self.scheduler = Scheduler(
             store,
             keys,
             self.jobs,
             worker=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
-            policy=Policy(
-                capacity=4 * config.maximum_batch,
-                jobs=JOBS_AT_ONCE,
-                guest_jobs=GUEST_JOBS,
-                batch_groups=config.maximum_batch,
-                window=config.batch_window_seconds,
-                lease_seconds=config.lease_seconds,
-                attempts=config.attempts,
-            ),
-            strategy=lanes if config.strategy == "auto" else CircuitStrategy(config.strategy),
-            settings=LoweringSettings(config.shift_semantics == "zero", config.rewrites_off),
-            drain_seconds=config.drain_seconds,
-            cache_bytes=config.ciphertext_cache_bytes,
+            policy=policy,
+            strategy=strategy,
+            settings=settings,
+            drain_seconds=self.config.drain_seconds,
+            cache_bytes=self.config.ciphertext_cache_bytes,
         )
         await self.scheduler.run(task_status=task_status)
+
+    def _scheduler_settings(self, flags: Flags) -> tuple[Policy, CircuitStrategy | Lanes, LoweringSettings]:
+        config = self.config
+        base = Policy(
+            jobs=JOBS_AT_ONCE, guest_jobs=GUEST_JOBS, lease_seconds=config.lease_seconds, attempts=config.attempts
+        )
+        return scheduler_settings(flags, base, config.threads or len(os.sched_getaffinity(0)))
+
+    async def _follow(self, flags: Flags) -> None:
+        """Go over to other flags; what can fail comes first."""
+        if self.executors is not None:
+            await self.executors.change(flags.executor)
+        if self.scheduler is not None:
+            self.scheduler.adopt(*self._scheduler_settings(flags))
 
     async def _run_listener(self, *, task_status: trio.TaskStatus[object]) -> None:
         config = self.config
@@ -477,11 +488,3 @@ class _Once:
 def _first(group: BaseExceptionGroup[FatalError]) -> FatalError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-async def _load_casting(data: bytes) -> CastingKey:
-    return await trio.to_thread.run_sync(load_casting_key, data)
-
-
-async def _load_key(data: bytes) -> EvaluationKey:
-    return await trio.to_thread.run_sync(load_server_key, data)

@@ -24,6 +24,7 @@ from coproc.scheduling.casting import castings_of, prepare_castings
 from coproc.scheduling.core import next_time, step
 from coproc.scheduling.estimate import estimate
 from coproc.scheduling.model import (
+    Adopt,
     Cancel,
     Candidate,
     Claim,
@@ -157,6 +158,11 @@ class Scheduler:
             cache_misses=self._cache.misses,
             draining=self._state.draining,
         )
+
+    def adopt(self, policy: Policy, strategy: Strategy | Lanes, settings: LoweringSettings) -> None:
+        """Go by other settings from the next job on; jobs that are planned go on as planned."""
+        self._policy, self._strategy, self._settings = policy, strategy, settings
+        self._post(Adopt(policy))
 
     def request_drain(self) -> None:
         """Take no more work; ``run`` returns when what is computing is stored, or given back after a while."""

@@ -206,3 +206,17 @@ def test_ages_of_retention_are_long_enough_or_endless() -> None:
     assert Config().retention.shortest == 86_400
     with pytest.raises(InvalidConfiguration, match=r"retain_results_seconds .*must be 0"):
         Config(retain_results_seconds=59)
+
+
+def test_the_command_line_knows_flags(tmp_path: Path) -> None:
+    run, flags = CliRunner(), tmp_path / "flags.json"
+    flags.write_text('{"maximum_batch": 5, "rewrites": {"gates": false, "column_sums": true}, "strategy": "auto"}')
+    options = ["--json", "--flags-file", str(flags)]
+    shown = json.loads(run.invoke(config_command, ["show", *options]).output)
+    assert shown["maximum_batch"] == {"value": 5, "origin": "flags"}
+    assert shown["rewrites_off"] == {"value": ["gates"], "origin": "flags"}
+    assert shown["strategy"] == {"value": "auto", "origin": "default"}, "says the same"
+    assert run.invoke(config_command, ["check", *options[1:]]).exit_code == 0
+    flags.write_text('{"maximum_batch": 5, "rewrite": {}}')
+    for command in (["show", *options], ["check", *options[1:]]):
+        assert isinstance(run.invoke(config_command, command).exception, InvalidConfiguration)

@@ -6,12 +6,14 @@ Decides the form of the answers; both commands take the options of ``coproc serv
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from coproc.cli.serve import serve
 from coproc.config import Config
+from coproc.flags import Flags, parse, read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +25,19 @@ def config() -> None:
 
 
 def _show(*, as_json: bool, **options: str | float | bool | Path | None) -> None:
-    """Print every setting, its value and its origin; secrets are masked."""
-    shown = Config.from_options(options).describe(options)
+    """Print every setting, its value and its origin (flags that workers go by included); secrets are masked."""
+    found = Config.from_options(options)
+    shown = found.describe(options)
+    if found.flags_file is not None:
+        flags = parse(read_bytes(found.flags_file)).flags(Flags.of(found), datetime.now(UTC))
+        over = _settings(flags)
+        shown = [
+            (name, over[name], "flags") if over.get(name, value) != value else (name, value, origin)
+            for name, value, origin in shown
+        ]
     if as_json:
-        found = {name: {"value": value, "origin": origin} for name, value, origin in shown}
-        click.echo(json.dumps(found, indent=2))
+        whole = {name: {"value": value, "origin": origin} for name, value, origin in shown}
+        click.echo(json.dumps(whole, indent=2))
         return
     width = max(len(name) for name, _, _ in shown)
     for name, value, origin in shown:
@@ -39,7 +49,21 @@ def _check(**options: str | float | bool | Path | None) -> None:
     found = Config.from_options(options)
     found.read_tokens()
     found.server_tls()
+    if found.flags_file is not None:
+        parse(read_bytes(found.flags_file))
     click.echo("the configuration is valid")
+
+
+def _settings(flags: Flags) -> dict[str, object]:
+    """What flags say, by the names of the settings."""
+    return {
+        "executor": flags.executor,
+        "batch_window_seconds": flags.batch_window_seconds,
+        "maximum_batch": flags.maximum_batch,
+        "strategy": flags.plan.strategy,
+        "shift_semantics": flags.plan.shift_semantics,
+        "rewrites_off": sorted(flags.plan.rewrites_off),
+    }
 
 
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="For programs.")

@@ -22,6 +22,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Path(path_type=Path, file_okay=False),
     help="A file for each secret setting, named like it.",
 )
+@click.option("--flags-file", type=_FILE, help="Feature flags in JSON, which workers follow while they run.")
 @click.option("--roles", help="What this process does: api, worker, results, listener, with commas.  [default: all]")
 @click.option("--migrate-on-start/--no-migrate-on-start", default=None, help="Apply migrations, or wait for them.")
 @click.option("--database-url", help="postgresql://...; without it an embedded Postgres runs in the data directory.")

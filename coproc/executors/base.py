@@ -108,6 +108,15 @@ class Metered(Protocol):
         ...
 
 
+@runtime_checkable
+class Closeable(Protocol):
+    """An executor that has threads or a device to give back."""
+
+    def close(self) -> None:
+        """Give them back after the work under way."""
+        ...
+
+
 class Evaluation:
     """One run of a circuit: holds the wires that are still needed and advances one level at a time.
 

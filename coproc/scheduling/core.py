@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from coproc.errors import RecoverableError
 from coproc.scheduling.model import (
     NEVER,
+    Adopt,
     Cancel,
     Claim,
     Claimed,
@@ -87,7 +88,7 @@ def next_time(state: State) -> float:
 # ------------------------------------------------------------------------------------------- reactions
 
 
-def _react(  # noqa: C901, PLR0911 - one case an event
+def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
     state: State, event: Event, now: float, chance: float
 ) -> tuple[State, tuple[Action, ...]]:
     match event:
@@ -117,6 +118,8 @@ def _react(  # noqa: C901, PLR0911 - one case an event
             return _drop(state, [event.group_id]), ()
         case Drain():
             return _give_back(replace(state, draining=True), [n for n, held in state.held.items() if held.is_waiting])
+        case Adopt():
+            return replace(state, policy=event.policy), ()
         case HandBack():
             jobs = tuple(Cancel(job) for job in sorted(state.jobs))
             left = [number for number, held in state.held.items() if not held.settling]

@@ -139,6 +139,13 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Go by another policy from now on; jobs under way are not touched."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class HandBack:
     """Give back what is still computing, too."""
 
@@ -155,6 +162,7 @@ Event: TypeAlias = (
     | WorkEnded
     | Settled
     | Drain
+    | Adopt
     | HandBack
 )
 

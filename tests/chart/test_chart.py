@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -15,7 +16,8 @@ import yaml
 from click.testing import CliRunner
 
 from coproc.cli import cli
-from coproc.config import Config
+from coproc.config import REWRITES, Config
+from coproc.flags import FlagFile, Flags, NextPlan, parse
 from nurseries.root import CLOSE_SECONDS, START_SECONDS
 from tests.chart.custom_resources import Tree, Value, check_custom_resource
 
@@ -39,7 +41,13 @@ MATRIX: dict[str, Tree] = {
         "chains": {"existingSecret": "chains", "key": "list"},
         "tracing": {"endpoint": "http://collector.observability:4318", "ratio": 0.25},
         "config": {"attempts": 5, "batch_window_seconds": 0.01, "limits__max_connections": 2000, "log_level": "debug"},
-        "featureFlags": {"rewrites": {"column_sums": False}},
+        "featureFlags": {
+            "rewrites": {"column_sums": False},
+            "batch_window_seconds": 0.02,
+            "maximum_batch": 128,
+            "executor": "auto",
+            "next_plan": {"effective_at": "2030-01-01T00:00:00+01:00", "shift_semantics": "zero"},
+        },
         "roles": {
             "api": {"service": {"type": "LoadBalancer", "annotations": {"a": "b"}}, "podAnnotations": {"x": "y"}},
             "workerCpu": {
@@ -222,6 +230,39 @@ def test_settings_are_those_of_the_program(name: str, monkeypatch: pytest.Monkey
         )
 
 
+def test_flags_reach_workers_as_a_file_that_they_accept() -> None:
+    maps = kinds("everything", "ConfigMap")
+    text = cast("dict[str, str]", maps["demo-coproc-flags"]["data"])["flags.json"]
+    base = Flags.of(Config(database_url="memory://"))
+    flags = parse(text.encode()).flags(base, datetime(2029, 12, 31, tzinfo=UTC))
+    assert (flags.batch_window_seconds, flags.maximum_batch, flags.executor) == (0.02, 128, "auto")
+    assert flags.plan.rewrites_off == {"column_sums"}
+    assert parse(text.encode()).flags(base, datetime(2030, 1, 1, tzinfo=UTC)).plan.shift_semantics == "zero"
+    empty = cast("dict[str, str]", kinds("defaults", "ConfigMap")["demo-coproc-flags"]["data"])["flags.json"]
+    assert parse(empty.encode()).flags(base, datetime(2030, 1, 1, tzinfo=UTC)) == base
+    path = str(cast("dict[str, str]", maps["demo-coproc-config"]["data"])["COPROC_FLAGS_FILE"])
+    for made, pod in pods("everything").items():
+        if "worker" not in made:
+            continue
+        mounts = {str(item["mountPath"]): item for item in cast("list[Tree]", at(pod, "containers", 0, "volumeMounts"))}
+        mount = mounts[str(Path(path).parent)]
+        assert "subPath" not in mount, "a file that is mounted by itself never changes"
+        volumes = {str(item["name"]): item for item in cast("list[Tree]", pod["volumes"])}
+        assert at(volumes[str(mount["name"])], "configMap", "name") == "demo-coproc-flags"
+
+
+def test_values_may_hold_exactly_the_flags_of_the_program() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))["properties"]["featureFlags"]["properties"]
+    assert set(schema) == set(FlagFile.model_fields)
+    assert set(schema["next_plan"]["properties"]) == set(NextPlan.model_fields)
+    own = FlagFile.model_json_schema()["properties"]
+    for name in ("executor", "strategy", "shift_semantics"):
+        (choice, _) = own[name]["anyOf"]
+        assert schema[name]["enum"] == choice["enum"], name
+    assert set(schema["rewrites"]["properties"]) == set(REWRITES)
+    assert schema["rewrites"] == schema["next_plan"]["properties"]["rewrites"]
+
+
 def test_secrets_stay_references() -> None:
     for pod in pods("everything").values():
         variables = {str(item["name"]): item for item in cast("list[Tree]", at(pod, "containers", 0, "env"))}
@@ -253,7 +294,7 @@ def test_a_changed_setting_rolls_pods_and_a_flag_does_not() -> None:
         return str(at(first, "spec", "template", "metadata", "annotations", "checksum/config"))
 
     plain = checksum({})
-    assert checksum({"featureFlags": {"a": 1}}) == plain
+    assert checksum({"featureFlags": {"maximum_batch": 1}}) == plain
     traced = checksum({"tracing": {"endpoint": "http://collector:4318"}})
     assert len({plain, checksum({"config": {"attempts": 4}}), checksum({"drainSeconds": 7}), traced}) == 4
 
@@ -404,6 +445,11 @@ def test_prometheus_finds_the_figures_of_every_pod() -> None:
         ({"database": DATABASE, "tracing": {"endpoint": "collector:4318"}}, "endpoint"),
         ({"database": DATABASE, "tracing": {"endpoint": "http://user:word@collector:4318"}}, "endpoint"),
         ({"database": DATABASE, "config": {"chains": "[]"}}, "chains"),
+        ({"database": DATABASE, "config": {"flags_file": "x.json"}}, "flags_file"),
+        ({"database": DATABASE, "featureFlags": {"colour": 1}}, "colour"),
+        ({"database": DATABASE, "featureFlags": {"rewrites": {"column_sum": False}}}, "column_sum"),
+        ({"database": DATABASE, "featureFlags": {"executor": "reference"}}, "executor"),
+        ({"database": DATABASE, "featureFlags": {"next_plan": {"effective_at": "soon"}}}, "effective_at"),
     ],
 )
 def test_wrong_values_are_refused(values: Tree, fault: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -13,6 +13,7 @@ from coproc.scheduling.core import next_time, step
 from coproc.scheduling.model import (
     NEVER,
     Action,
+    Adopt,
     Cancel,
     Candidate,
     Claim,
@@ -423,3 +424,14 @@ def test_whatever_happens_every_group_is_done_or_failed_once(seed: int) -> None:
     assert world.failed == world.poison
     assert world.done == set(range(total)) - world.poison
     assert not world.leased
+
+
+def test_another_policy_holds_from_the_next_job_on() -> None:
+    machine = Machine()
+    state, _ = step(machine.state, Claimed(tuple(candidate(number) for number in range(3))), 0.0)
+    assert next_time(state) == pytest.approx(POLICY.window)
+    state, actions = step(state, Adopt(replace(POLICY, window=0.0, batch_groups=2, jobs=2)), 0.01)
+    assert [len(action.groups) for action in actions if isinstance(action, Start)] == [2, 1]
+    state, actions = step(state, Adopt(replace(POLICY, capacity=1)), 0.02)
+    assert not [action for action in actions if isinstance(action, Claim | Cancel | Release)], "what is held stays"
+    assert len(state.held) == 3
