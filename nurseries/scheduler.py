@@ -18,7 +18,7 @@ from coproc.errors import CoprocError, FatalError, IrrecoverableError, Recoverab
 from coproc.metrics import JOB_BOOTSTRAPS, JOB_DURATION, JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.resilience import FullJitter, RetryPolicy, retry
-from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
+from coproc.scheduling.batch import external_inputs, finish_batch, portions, prepare_batch, read_values
 from coproc.scheduling.cache import ValueCache
 from coproc.scheduling.casting import castings_of, prepare_castings
 from coproc.scheduling.core import next_time, step
@@ -53,7 +53,7 @@ from nurseries.executor import Job
 from nurseries.mailbox import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from coproc.circuits.strategy import Strategy
     from coproc.keyring import KeyCache, KeyFacts
@@ -257,7 +257,7 @@ class Scheduler:
                 work, failure = action.work, action.failure
                 log.warning("group failed", group=work.group_id, rule=failure.rule, reason=failure.message)
                 outcome = GroupOutcome(work.group_id, (), dict.fromkeys(work.wanted, failure))
-                actions.start_soon(self._settle, outcome)
+                actions.start_soon(self._settle, (outcome,))
 
     async def _claim(self, limit: int) -> None:
         try:
@@ -314,9 +314,9 @@ class Scheduler:
                 # Nothing is awaited from here on: a cancelled job has either no outputs, or all of them stored.
                 self._cache.add(finished.values)
                 self._post(Computed(start.job))
-                spans = {work.group_id: work.traceparent for work in start.groups}
-                for outcome in finished.outcomes:
-                    actions.start_soon(self._settle, outcome, spans[outcome.group_id], job_span)
+                spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
+                for outcomes in portions(finished.outcomes):
+                    actions.start_soon(self._settle, outcomes, spans, job_span)
             finally:
                 del self._jobs[start.job]
 
@@ -405,26 +405,41 @@ class Scheduler:
             self._cache.add(read)
         return values, bad_inputs
 
-    async def _settle(self, outcome: GroupOutcome, asked: str | None = None, job: str | None = None) -> None:
-        """Store an outcome; the results are kept in memory until the database takes them."""
-        kept = False
+    async def _settle(
+        self, outcomes: Sequence[GroupOutcome], spans: Mapping[int, str] | None = None, job: str | None = None
+    ) -> None:
+        """Store outcomes together; the results are kept in memory until the database takes them."""
+        asked = [spans[outcome.group_id] for outcome in outcomes if outcome.group_id in spans] if spans else []
+        results = sum(len(outcome.results) for outcome in outcomes)
+        kept = frozenset[int]()
         try:
-            with span("store results", parent=asked, links=[job], attributes={"coproc.results": len(outcome.results)}):
+            with span(
+                "store results",
+                parent=asked[0] if asked else None,
+                links=[*dict.fromkeys(asked[1:]), job],
+                attributes={"coproc.groups": len(outcomes), "coproc.results": results},
+            ):
                 kept = await retry(
-                    lambda: self._store.finish(self._worker, outcome), SETTLE, what=f"storing group {outcome.group_id}"
+                    lambda: self._store.finish_all(self._worker, outcomes), SETTLE, what="storing results"
                 )
         except RecoverableError as error:
-            log.error("results not stored; the group is computed again", group=outcome.group_id, error=error.message)  # noqa: TRY400 - no defect
+            groups = [outcome.group_id for outcome in outcomes]
+            log.error("results not stored; the groups are computed again", groups=groups, error=error.message)  # noqa: TRY400 - no defect
         except IrrecoverableError:
+            if len(outcomes) > 1:  # one at a time, so that only the one at fault is left out
+                for outcome in outcomes:
+                    await self._settle((outcome,), spans, job)
+                return
             # Our own defect; the lease ends by itself, and its attempts are bounded.
-            log.exception("the store refuses an outcome", group=outcome.group_id)
-        if kept:
-            RESULT_LATENCY.observe(self._age(outcome.group_id))
-            self._done += not outcome.failures
-            self._failed += bool(outcome.failures)
-        else:
-            self._lost += 1
-        self._post(Settled(outcome.group_id))
+            log.exception("the store refuses an outcome", group=outcomes[0].group_id)
+        for outcome in outcomes:
+            if outcome.group_id in kept:
+                RESULT_LATENCY.observe(self._age(outcome.group_id))
+                self._done += not outcome.failures
+                self._failed += bool(outcome.failures)
+            else:
+                self._lost += 1
+            self._post(Settled(outcome.group_id))
 
     def _age(self, group_id: int) -> float:
         """Seconds since a group was submitted."""

@@ -7,7 +7,7 @@ slow, so that callers run it on a thread; knows nothing of stores, executors nor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, write_cipher
 from coproc.tfhe.oblivious import oblivious_ciphertexts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from coproc.program.planning import Lanes
     from coproc.program.types import Handle
     from coproc.store.base import WorkGroup
+
+
+PORTION_BYTES: Final = 16 << 20
+"""Results of one transaction: with less the graph lock is taken more often, with more the first result waits longer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,6 +167,20 @@ def finish_batch(batch: PreparedBatch, outputs: NDArray[np.uint64], facts: KeyFa
             failures[handle] = Failure(PlanningDefect.rule, "planning left this output out")
         outcomes.append(GroupOutcome(group.group_id, tuple(results[group.group_id]), failures))
     return FinishedBatch(tuple(outcomes), values)
+
+
+def portions(outcomes: Sequence[GroupOutcome], size: int = PORTION_BYTES) -> Iterator[list[GroupOutcome]]:
+    """Cut outcomes into lists of about ``size`` bytes of results, each to be stored in one transaction."""
+    portion: list[GroupOutcome] = []
+    bytes_so_far = 0
+    for outcome in outcomes:
+        portion.append(outcome)
+        bytes_so_far += sum(len(result.data) for result in outcome.results)
+        if bytes_so_far >= size:
+            yield portion
+            portion, bytes_so_far = [], 0
+    if portion:
+        yield portion
 
 
 def kind_of(fhe_type: FheType) -> CiphertextKind:

@@ -227,7 +227,10 @@ class Store(Protocol):
         ...
 
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
-        """Lease up to ``limit`` groups that are READY, or COMPUTING under an expired lease, oldest first."""
+        """Lease up to ``limit`` groups: those under expired leases first, then the oldest that are READY.
+
+        Tenants take turns. A claim that returns fewer than ``limit`` groups may have left some.
+        """
         ...
 
     async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
@@ -244,6 +247,13 @@ class Store(Protocol):
         Dependants in this group and in waiting groups fail too; allowed outputs get their sequence numbers. A lease
         that has expired but that nobody took over still counts as held. Returns False, changing nothing, if the lease
         was lost. Raises InvalidInput if the outcome does not fit the group.
+        """
+        ...
+
+    async def finish_all(self, worker: str, outcomes: Sequence[GroupOutcome]) -> frozenset[int]:
+        """``finish`` for several groups in one transaction, all or nothing but for lost leases.
+
+        Returns the groups whose lease was not lost. Raises InvalidInput if any outcome does not fit its group.
         """
         ...
 

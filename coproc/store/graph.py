@@ -1,7 +1,7 @@
 """The set-based statements that move computations and groups from state to state.
 
-Decides the SQL; what it must amount to is shown by ``memory``. Every function but ``lease`` runs inside a transaction
-that holds the graph lock: writers of the graph take turns, so that nothing that arrives is overlooked by something
+Decides the SQL; what it must amount to is shown by ``memory``. Every function runs inside a transaction that holds
+the graph lock: writers of the graph take turns, so that nothing that arrives is overlooked by something
 that starts to wait for it, and sequence numbers appear in order. Bulk data is written before the lock is taken.
 """
 
@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coproc.program.types import Handle
-from coproc.store.base import Failure, State, Topic, WorkGroup
-from coproc.store.operands import encode_operands, read_computation
+from coproc.store.base import State, Topic
+from coproc.store.operands import encode_operands
 from coproc.store.rules import INPUT_FAILED
-from coproc.store.traces import recall, remember
+from coproc.store.traces import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from coproc.program.computation import Computation
-    from coproc.store.base import Submission
+    from coproc.store.base import Failure, Submission
     from coproc.store.connection import TrioConnection
 
 LOCK: Final = 0x636F_7072_6F63_0002
@@ -114,42 +114,6 @@ _GROUPS_AROUND: Final = """
     select c.group_id from computation_inputs i join computations c on c.output = i.output
     where i.input = any(%(handles)s)
 """
-# Tenants take turns: the oldest group of each, then the second of each. Tenants with open work are found by hopping
-# from one to the next over the index, so that a long queue of one costs nothing.
-_CLAIM: Final = f"""
-    with recursive waiting (tenant) as (
-        (select coalesce(tenant, '') from work_groups where state in (0, 1, 2) order by coalesce(tenant, '') limit 1)
-      union all
-        select (
-            select coalesce(w.tenant, '') from work_groups w
-            where w.state in (0, 1, 2) and coalesce(w.tenant, '') > waiting.tenant
-            order by coalesce(w.tenant, '') limit 1
-        ) from waiting where waiting.tenant is not null
-    )
-    select g.group_id, g.key_id, g.transaction_id, g.attempts, g.tenant,
-           coalesce((select t.weight from tenants t where t.name = g.tenant), 1),
-           extract(epoch from clock_timestamp() - g.created_at)::double precision
-    from waiting, lateral (
-        select ready.*, row_number() over (order by ready.group_id) as turn from (
-            select w.group_id, w.key_id, w.transaction_id, w.attempts, w.tenant, w.created_at from work_groups w
-            where coalesce(w.tenant, '') = waiting.tenant and w.state in ({State.READY:d}, {State.COMPUTING:d})
-              and (w.state = {State.READY:d} or w.lease_until <= clock_timestamp())
-            order by w.group_id limit %(limit)s for update skip locked
-        ) as ready
-    ) as g
-    where waiting.tenant is not null
-    order by g.turn, g.group_id limit %(limit)s
-"""  # noqa: S608 - constants
-_LIVE_MEMBERS: Final = f"""
-    select c.group_id, c.output, c.operation, c.operands, c.is_allowed, c.is_needed from computations c
-    where c.group_id = any(%s) and {_LIVE.format("c")} order by c.group_id, c.position
-"""  # noqa: S608 - constants
-_LEASE: Final = f"""
-    update work_groups w set state = {State.COMPUTING:d}, worker = %s, attempts = attempts + 1,
-        lease_until = clock_timestamp() + make_interval(secs => %s),
-        asked = array(select a.output from unnest(%s::bigint[], %s::bytea[]) as a (g, output) where a.g = w.group_id)
-    where group_id = any(%s)
-"""  # noqa: S608 - constants
 
 
 async def lock_graph(connection: TrioConnection) -> None:
@@ -296,46 +260,3 @@ async def add_members(
         "insert into computation_inputs (input, output) select * from unnest(%s::bytea[], %s::bytea[])",
         [[source for source, _ in edges], [output for _, output in edges]],
     )
-
-
-async def lease(connection: TrioConnection, worker: str, limit: int, seconds: float) -> list[WorkGroup]:
-    """Claim groups. Takes no graph lock: rows that another claim holds are skipped."""
-    cursor = await connection.execute(_CLAIM.encode(), {"limit": limit}, binary=True)
-    claimed = await cursor.fetchall()
-    if not claimed:
-        return []
-    cursor = await connection.execute(_LIVE_MEMBERS.encode(), [[row[0] for row in claimed]], binary=True)
-    computations: dict[int, list[Computation]] = {row[0]: [] for row in claimed}
-    unreadable: dict[int, dict[Handle, Failure]] = {row[0]: {} for row in claimed}
-    wanted: dict[int, set[Handle]] = {row[0]: set() for row in claimed}
-    async for group_id, output, operation, operands, is_allowed, is_needed in cursor:
-        handle = Handle(output)
-        read = read_computation(handle, operation, operands, is_allowed=is_allowed)
-        if isinstance(read, Failure):
-            unreadable[group_id][handle] = read
-        else:
-            computations[group_id].append(read)
-        if is_allowed or is_needed:
-            wanted[group_id].add(handle)
-    asked = [(group_id, handle) for group_id, handles in wanted.items() for handle in handles]
-    await connection.execute(
-        _LEASE.encode(),
-        [worker, seconds, [group_id for group_id, _ in asked], [handle for _, handle in asked], list(wanted)],
-    )
-    traces = await recall(connection, wanted)
-    return [
-        WorkGroup(
-            group_id,
-            key_id,
-            transaction_id,
-            tuple(computations[group_id]),
-            frozenset(wanted[group_id]),
-            attempts,
-            tenant,
-            weight,
-            unreadable[group_id],
-            traces.get(group_id),
-            max(0.0, waited),
-        )
-        for group_id, key_id, transaction_id, attempts, tenant, weight, waited in claimed
-    ]

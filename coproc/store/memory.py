@@ -11,7 +11,7 @@ from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -239,13 +239,11 @@ class MemoryStore:
         """Lease groups; see ``Store.claim``."""
         await trio.lowlevel.checkpoint()
         now = trio.current_time()
-        free = (
-            group
-            for group in self._groups.values()
-            if group.state is State.READY or (group.state is State.COMPUTING and group.lease_ends <= now)
-        )
+        computing = (group for group in self._groups.values() if group.state is State.COMPUTING)
+        silent = sorted((group.lease_ends, group.group_id, group) for group in computing if group.lease_ends <= now)
+        ready = (group for group in self._groups.values() if group.state is State.READY)
         claimed: list[WorkGroup] = []
-        for group in islice(free, max(limit, 0)):
+        for group in list(islice(chain((group for *_, group in silent), ready), max(limit, 0))):
             group.state, group.worker, group.lease_ends = State.COMPUTING, worker, now + lease_seconds
             group.asked = frozenset(self._pending(group))
             claimed.append(
@@ -283,12 +281,21 @@ class MemoryStore:
 
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
         """Store an outcome; see ``Store.finish``."""
+        return outcome.group_id in await self.finish_all(worker, [outcome])
+
+    async def finish_all(self, worker: str, outcomes: Sequence[GroupOutcome]) -> frozenset[int]:
+        """Store outcomes; see ``Store.finish_all``."""
         await trio.lowlevel.checkpoint()
-        held = self._held(worker, [outcome.group_id])
-        if not held:
-            return False
-        group = held[0]
-        check_outcome(outcome, group.key_id, group.outputs, group.asked)
+        held = {group.group_id: group for group in self._held(worker, [outcome.group_id for outcome in outcomes])}
+        for outcome in outcomes:
+            if (group := held.get(outcome.group_id)) is not None:
+                check_outcome(outcome, group.key_id, group.outputs, group.asked)
+        for outcome in outcomes:
+            if (group := held.get(outcome.group_id)) is not None:
+                self._finish(group, outcome)
+        return frozenset(held)
+
+    def _finish(self, group: _Group, outcome: GroupOutcome) -> None:
         for result in outcome.results:
             is_allowed = self._entries[result.handle].computation.is_allowed
             self._ciphertexts.setdefault(result.handle, replace(result, is_allowed=is_allowed))
@@ -304,7 +311,6 @@ class MemoryStore:
         if group.state is State.READY:  # another group came to need more of it: a new task, not a failed attempt
             group.attempts = 0
         self._announce([*stored, *failed])
-        return True
 
     async def results_after(
         self,

@@ -6,22 +6,23 @@ Decides transactions: what is written together, and in which order locks are tak
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coproc.errors import RecoverableError
 from coproc.metrics import timed_operation
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
-from coproc.store import blobs, chain_graph, ending, graph, sweep
+from coproc.store import blobs, chain_graph, claims, ending, graph, sweep
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
 from coproc.store.faults import is_conflict
+from coproc.store.finishing import LeaseLost, finish
 from coproc.store.operands import decode_operands
 from coproc.store.overview import PostgresOverview
 from coproc.store.retention import DROPPED
 from coproc.store.rules import (
     CANCELLED,
     EXPIRED,
-    check_outcome,
     check_same_definition,
     connected_groups,
     merge_repeats,
@@ -52,15 +53,13 @@ CONFLICT_ATTEMPTS: Final = 5
 """How often a transaction is tried that the server undoes because of a concurrent one."""
 
 
-class _LeaseLost(Exception):
-    """Undoes a transaction in which the lease turned out to be lost."""
-
-
 class PostgresStore(PostgresOverview):
     """``Store`` over a pool of connections to a migrated database."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self._claimed_last: str | None = None
+        """The tenant at which the last claim ended: the next one goes on from there."""
         self._listener = Listener(pool, graph.CHANNEL)
 
     async def _atomically(self, work: Callable[[TrioConnection], Awaitable[T]]) -> T:
@@ -223,16 +222,17 @@ class PostgresStore(PostgresOverview):
     @timed_operation
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
         """Lease groups; see ``Store.claim``."""
-        return await self._atomically(
-            lambda connection: graph.lease(connection, worker, max(limit, 0), lease_seconds),
+        groups, self._claimed_last = await self._atomically(
+            lambda connection: claims.lease(connection, worker, max(limit, 0), lease_seconds, self._claimed_last),
         )
+        return groups
 
     @timed_operation
     async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
         """Extend leases; see ``Store.renew``."""
 
         async def work(connection: TrioConnection) -> frozenset[int]:
-            held = await _lock_held(connection, worker, group_ids)
+            held = await claims.lock_held(connection, worker, group_ids)
             await connection.execute(
                 "update work_groups set lease_until = clock_timestamp() + make_interval(secs => %s)"
                 " where group_id = any(%s)",
@@ -247,7 +247,7 @@ class PostgresStore(PostgresOverview):
         """Give groups back; see ``Store.release``."""
 
         async def work(connection: TrioConnection) -> None:
-            held = await _lock_held(connection, worker, group_ids)
+            held = await claims.lock_held(connection, worker, group_ids)
             if held:
                 await connection.execute(
                     "update work_groups set state = %s, worker = null, lease_until = null, attempts = attempts - 1"
@@ -258,60 +258,20 @@ class PostgresStore(PostgresOverview):
 
         await self._atomically(work)
 
-    @timed_operation
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
         """Store an outcome; see ``Store.finish``."""
+        return outcome.group_id in await self.finish_all(worker, [outcome])
 
-        async def work(connection: TrioConnection) -> bool:
-            group_id = outcome.group_id
-            cursor = await connection.execute(
-                "select key_id, asked, array(select output from computations c where c.group_id = w.group_id)"
-                " from work_groups w where group_id = %s and state = %s and worker = %s",
-                [group_id, State.COMPUTING.value, worker],
-                binary=True,
-            )
-            if (group := await cursor.fetchone()) is None:
-                return False
-            check_outcome(outcome, group[0], {Handle(raw) for raw in group[2]}, [Handle(raw) for raw in group[1]])
-            # The bulk of the data goes over before the lock is taken. If the lease turns out to be lost, the
-            # transaction is rolled back as a whole.
-            await blobs.add_ciphertexts(connection, outcome.results)
-            await graph.lock_graph(connection)
-            if not await _lock_held(connection, worker, [group_id]):
-                raise _LeaseLost
-            stored = [result.handle for result in outcome.results]
-            cursor = await connection.execute(
-                "select from computations where group_id = %s and output = any(%s)", [group_id, stored]
-            )
-            if cursor.rowcount < len(stored):  # taken back by the chain that had asked for it
-                raise _LeaseLost
-            await connection.execute(
-                "update ciphertexts x set is_allowed = c.is_allowed from computations c"
-                " where c.output = x.handle and x.handle = any(%s) and x.is_allowed <> c.is_allowed",
-                [stored],
-            )
-            failed = list(outcome.failures)
-            if failed:
-                await graph.record_failures(connection, outcome.failures)
-                failed += await graph.spread(connection, failed)
-            await connection.execute(
-                "update work_groups set state = %s, worker = null, lease_until = null where group_id = %s",
-                [State.READY.value, group_id],
-            )
-            around = await graph.groups_around(connection, [*stored, *failed])
-            await graph.settle(connection, around | {group_id})
-            # Another group came to need more of it: a new task, not a failed attempt.
-            await connection.execute(
-                "update work_groups set attempts = 0 where group_id = %s and state = %s",
-                [group_id, State.READY.value],
-            )
-            await graph.announce(connection, [*stored, *failed])
-            return True
-
-        try:
-            return await self._atomically(work)
-        except _LeaseLost:
-            return False
+    @timed_operation
+    async def finish_all(self, worker: str, outcomes: Sequence[GroupOutcome]) -> frozenset[int]:
+        """Store outcomes; see ``Store.finish_all``."""
+        left: dict[int, GroupOutcome] = {outcome.group_id: outcome for outcome in outcomes}
+        while left:
+            try:
+                return await self._atomically(partial(finish, worker=worker, outcomes=left))
+            except LeaseLost as lost:
+                left = {group_id: outcome for group_id, outcome in left.items() if group_id not in lost.group_ids}
+        return frozenset()
 
     @timed_operation
     async def results_after(
@@ -433,16 +393,6 @@ async def _check_definitions(
     if taken := await sweep.taken(connection, rest):
         raise redefined(min(taken))
     return known
-
-
-async def _lock_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> list[int]:
-    """Lock those groups, in order, that ``worker`` holds a lease of."""
-    cursor = await connection.execute(
-        "select group_id from work_groups where group_id = any(%s::bigint[]) and state = %s and worker = %s"
-        " order by group_id for update",
-        [list(group_ids), State.COMPUTING.value, worker],
-    )
-    return [group_id for (group_id,) in await cursor.fetchall()]
 
 
 async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) -> list[ComputationStatus]:

@@ -77,7 +77,7 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
     assert 0 < grown("queue_wait_seconds_sum") < grown("result_latency_seconds_sum")
     call = {"method": "SubmitComputations", "status": "OK"}
     assert grown("grpc_call_duration_seconds_count", **call) == 2
-    for operation in ("submit", "claim", "finish", "put_ciphertexts"):
+    for operation in ("submit", "claim", "finish_all", "put_ciphertexts"):
         assert grown("store_operation_duration_seconds_count", operation=operation, outcome="done") >= 1, operation
     assert after("grpc_connections") == before("grpc_connections") + 1
     assert after("cache_misses_total", cache="values") == 1

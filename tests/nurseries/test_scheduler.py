@@ -57,6 +57,8 @@ class FlakyStore(MemoryStore):
         super().__init__()
         self.outages: dict[str, int] = {}
         self.finished: list[GroupOutcome] = []
+        self.refused: set[int] = set()
+        """Groups whose outcome is refused, unless it comes alone."""
         self.reads = 0
 
     def _fail(self, what: str) -> None:
@@ -73,11 +75,12 @@ class FlakyStore(MemoryStore):
         self.reads += len(handles)
         return await super().get_ciphertexts(handles)
 
-    async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
+    async def finish_all(self, worker: str, outcomes: Sequence[GroupOutcome]) -> frozenset[int]:
         self._fail("finish")
-        kept = await super().finish(worker, outcome)
-        if kept:
-            self.finished.append(outcome)
+        if len(outcomes) > 1 and self.refused & {outcome.group_id for outcome in outcomes}:
+            raise InvalidInput("results", "one of them is refused")
+        kept = await super().finish_all(worker, outcomes)
+        self.finished += [outcome for outcome in outcomes if outcome.group_id in kept]
         return kept
 
 
@@ -314,6 +317,19 @@ async def test_two_workers_share_work_and_do_everything_once() -> None:
         await bench.done(*(computation.output for computation in work))
         assert len(bench.store.finished) == 12
         assert [await bench.value(computation.output) for computation in work] == [1 + number for number in range(12)]
+
+
+async def test_an_outcome_that_the_store_refuses_holds_up_no_other_of_its_job() -> None:
+    async with working() as bench:
+        operand = encrypted(1)
+        await bench.store.put_ciphertexts([operand])
+        bench.store.refused = {2}
+        work = [apply(Operation.NEG, operand.handle) for _ in range(3)]
+        for number, computation in enumerate(work):
+            await bench.submit(computation, transaction=bytes([number]) * 32)
+        await bench.start(replace(POLICY, window=0.05))
+        await bench.done(*(computation.output for computation in work))
+        assert len(bench.store.finished) == 3
 
 
 async def test_a_drain_stores_what_is_computing_and_gives_the_rest_back() -> None:

@@ -1,0 +1,1 @@
+"""What ``coproc bench scale`` measures: the queue in Postgres, and many workers on it."""
