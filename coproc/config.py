@@ -64,6 +64,7 @@ RewriteName = Literal[
 REWRITES: Final[tuple[RewriteName, ...]] = get_args(RewriteName)
 BatchWindow = Annotated[float, Field(ge=0, le=10)]
 MaximumBatch = Annotated[int, Field(ge=1, le=10_000)]
+PageAccess = Literal["local", "all", "off"]
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -176,6 +177,9 @@ class Config(BaseSettings):
     chains: tuple[ChainSettings, ...] = ()
     """Chains whose contracts call, in JSON or as tables ``[[chains]]`` of the file."""
 
+    operator_page: PageAccess = "local"
+    """Who may open the page for people on the health port: ``local``, this machine; ``all``, whoever reaches the port;
+    ``off``, nobody."""
     otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
     """Where traces go by OTLP over HTTP, ``http://collector:4318``; None: there are none."""
     trace_ratio: float = Field(default=1.0, ge=0, le=1)

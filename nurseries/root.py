@@ -5,6 +5,7 @@ Decides the tree::
     root (one for one)
       health       first up, last down: a drain is seen as one
       watchdog     temporary: its failure harms nobody
+      observer     likewise; what the operator's page shows
       flags        role worker, with a file of flags
       core (rest for one: each needs those above it)
         postgres   unless a URL was given
@@ -38,6 +39,7 @@ from coproc.api.service import CoprocessorService, ServiceSettings
 from coproc.config import Addresses
 from coproc.errors import FatalError, IrrecoverableError, RecoverableError
 from coproc.flags import Flags
+from coproc.health.view import Identity
 from coproc.program.planning import PLAN_VERSION
 from coproc.scheduling.model import Policy
 from coproc.store.open import open_store
@@ -51,6 +53,7 @@ from nurseries.health import run_health
 from nurseries.keys import open_keys
 from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
+from nurseries.observer import Observer
 from nurseries.postgres import run_postgres
 from nurseries.reports import make_report, queue_figures
 from nurseries.results import ResultsSettings, run_results
@@ -107,6 +110,8 @@ class Service:
         self.sweeper: Sweeper | None = None
         self.watchdog = Watchdog()
         self.flags = FlagsActor(config.flags_file, Flags.of(config), self._follow)
+        identity = Identity(__version__, PLAN_VERSION, tuple(sorted(config.roles)))
+        self.observer = Observer(self.report, lambda: self.store, identity)
         self.jobs = Mailbox[JobCall]("jobs", JOBS_AT_ONCE)
         self._database_url = config.database_url
         self._stopping: dict[str, trio.Event] = {}
@@ -147,11 +152,13 @@ class Service:
             stop_grace=2 * drain + 6 * CLOSE_SECONDS,
             start_timeout=3 * START_SECONDS,
         )
+        observer = [Child("observer", self.observer.run, restart=Restart.TEMPORARY)]
         self.root = Supervisor(
             "root",
             [
                 Child("health", self._run_health, stop=partial(self._stop, "health"), stop_grace=CLOSE_SECONDS),
                 Child("watchdog", self.watchdog.run, restart=Restart.TEMPORARY),
+                *(observer if config.operator_page != "off" else []),
                 *([Child("flags", self.flags.run)] if config.flags_file and "worker" in config.roles else []),
                 *([Child("certificates", self._run_certificates)] if config.tls_certificate is not None else []),
                 core,
@@ -233,12 +240,13 @@ class Service:
         from coproc.health.app import make_app  # noqa: PLC0415 - Quart takes a while to import
 
         config = self.config
+        page = None if config.operator_page == "off" else self.observer.page(config.operator_page)
         await self._listening(
             "health",
             task_status,
             partial(
                 run_health,
-                make_app(self.report, self.queue),
+                make_app(self.report, self.queue, page),
                 config.host,
                 self.ports.get("health", config.health_port),
                 stopping=self._fresh_stop("health"),

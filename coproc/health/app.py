@@ -1,4 +1,4 @@
-"""The health application: probes for orchestrators and figures for Prometheus.
+"""The health application: probes for orchestrators, figures for Prometheus, and the operator's page.
 
 Decides what each probe answers: ``/livez`` that the event loop turns, ``/startupz`` that everything came up once,
 ``/readyz`` that callers should come here (503 while starting, down or draining; what is degraded is named and may still
@@ -21,6 +21,7 @@ from coproc.resilience import BreakerState
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+    from coproc.health.page import OperatorPage
     from coproc.health.report import HealthReport
 
 OK: Final = 200
@@ -34,15 +35,18 @@ async def no_queue() -> Sequence[Figure]:
 
 
 def make_app(
-    report: Callable[[], HealthReport], queue: Callable[[], Awaitable[Sequence[Figure]]] = no_queue
+    report: Callable[[], HealthReport],
+    queue: Callable[[], Awaitable[Sequence[Figure]]] = no_queue,
+    page: OperatorPage | None = None,
 ) -> QuartTrio:
     """Make the application.
 
     Args:
         report: called for each request; must be quick.
         queue: figures of the queue, asked for by metrics alone; bounded in time, and without figures if need be.
+        page: for people; None: there is none.
     """
-    app = QuartTrio("coproc.health")
+    app = QuartTrio("coproc.health", static_folder=None)
 
     async def livez() -> Response:
         return _answer(UNAVAILABLE if not report().actors else OK, report())
@@ -61,6 +65,8 @@ def make_app(
 
     for path, view in (("/livez", livez), ("/startupz", startupz), ("/readyz", readyz), ("/metrics", metrics)):
         app.add_url_rule(path, path.strip("/"), view)
+    if page is not None:
+        app.register_blueprint(page.blueprint())
     return app
 
 

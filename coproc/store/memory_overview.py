@@ -20,6 +20,7 @@ from coproc.store.overview import (
     GraphNode,
     QueueEntry,
     TransactionGraph,
+    WorkerEntry,
     gather,
     node_state,
     operation_name,
@@ -51,6 +52,16 @@ class ViewedMemoryStore(SweptMemoryStore):
         return [
             QueueEntry(tenant or None, state, len(list(same)), None, None) for (tenant, state), same in groupby(keys)
         ]
+
+    async def workers(self) -> Sequence[WorkerEntry]:
+        """Processes that hold work; see ``OverviewStore.workers``."""
+        await trio.lowlevel.checkpoint()
+        held = [group for group in self._groups.values() if group.state is State.COMPUTING and group.worker is not None]
+        now = trio.current_time()
+        leases: dict[str, list[float]] = {}
+        for group in held:
+            leases.setdefault(group.worker or "", []).append(group.lease_ends - now)
+        return [WorkerEntry(worker, len(left), None, max(left)) for worker, left in sorted(leases.items())]
 
     async def recent_failures(self, limit: int) -> Sequence[FailedResult]:
         """Failed results; see ``OverviewStore.recent_failures``."""

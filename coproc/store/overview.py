@@ -45,6 +45,18 @@ class QueueEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerEntry:
+    """A process that holds work just now."""
+
+    worker: str
+    groups: int
+    bootstraps: int | None
+    """Estimated; None where the store does not estimate."""
+    lease_seconds: float | None
+    """How long its lease lasts still; negative: it has given no sign of life, and others may take over."""
+
+
+@dataclass(frozen=True, slots=True)
 class FailedResult:
     """An output that a transaction was told of as failed."""
 
@@ -128,6 +140,10 @@ class OverviewStore(Protocol):
         """Open groups by tenant and state."""
         ...
 
+    async def workers(self) -> Sequence[WorkerEntry]:
+        """Processes that hold work, by name."""
+        ...
+
     async def recent_failures(self, limit: int) -> Sequence[FailedResult]:
         """Failed results, newest first."""
         ...
@@ -190,6 +206,12 @@ _QUEUE: Final = """
     from work_groups w left join queue_cost q on q.group_id = w.group_id
     where w.state in (0, 1, 2) group by w.tenant, w.state order by w.tenant nulls first, w.state
 """
+_WORKERS: Final = """
+    select w.worker, count(*), sum(q.bootstraps)::bigint,
+           extract(epoch from max(w.lease_until) - clock_timestamp())::double precision
+    from work_groups w left join queue_cost q on q.group_id = w.group_id
+    where w.state = 2 and w.worker is not null group by w.worker order by w.worker
+"""
 _FAILURES: Final = """
     select r.transaction_id, r.output, c.operation, c.failure_rule, c.failure_message, c.failure_cause,
            extract(epoch from w.created_at)::double precision
@@ -247,6 +269,13 @@ class PostgresOverview:
                 QueueEntry(tenant, State(state), groups, bootstraps, oldest)
                 for tenant, state, groups, bootstraps, oldest in await cursor.fetchall()
             ]
+
+    @timed_operation
+    async def workers(self) -> Sequence[WorkerEntry]:
+        """Processes that hold work; see ``OverviewStore.workers``."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(_WORKERS)
+            return [WorkerEntry(*row) for row in await cursor.fetchall()]
 
     @timed_operation
     async def recent_failures(self, limit: int) -> Sequence[FailedResult]:

@@ -35,7 +35,13 @@ async def test_the_queue_is_told_by_tenant_and_state(store: ViewedStore) -> None
         assert all(0 <= (entry.oldest_seconds or 0) < 60 for entry in found)
     else:
         assert found[0] == QueueEntry(None, State.READY, 1, None, None)
+    assert list(await store.workers()) == []
     (claimed, *_) = await store.claim("worker", 1, 60)
+    (holder,) = await store.workers()
+    assert (holder.worker, holder.groups) == ("worker", 1)
+    assert holder.bootstraps == (12 if isinstance(store, PostgresStore) else None)
+    assert holder.lease_seconds is not None
+    assert 0 < holder.lease_seconds <= 60
     assert State.COMPUTING in {entry.state for entry in await store.queue()}
     await store.finish("worker", done(claimed))
     assert sum(entry.groups for entry in await store.queue()) == 2
