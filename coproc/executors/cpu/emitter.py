@@ -167,6 +167,19 @@ class Function:
         """Divide without sign."""
         return self._binary("udiv", left, self._integer(right, left))
 
+    def pair_products(self, left: Value, right: Value, *, native: bool) -> Value:
+        """Multiply signed 16-bit lanes and add neighbours, in 32-bit lanes; ``native``: by x86's instruction for it."""
+        lanes = int(left.type[1:-1].split(" x ", maxsplit=1)[0])
+        kind = vector(lanes // 2, I32)
+        if native:
+            name = {32: "avx512.pmaddw.d.512", 16: "avx2.pmadd.wd", 8: "sse2.pmadd.wd"}[lanes]
+            self.declarations.add(f"declare {kind} @llvm.x86.{name}({left.type}, {left.type})")
+            return self._emit(kind, f"call {kind} @llvm.x86.{name}({left.typed}, {right.typed})")
+        wide = vector(lanes, I32)
+        products = self.mul(self.convert("sext", left, wide), self.convert("sext", right, wide))
+        even, odd = (self.shuffle(products, products, range(first, lanes, 2)) for first in (0, 1))
+        return self.add(even, odd)
+
     def compare(self, predicate: str, left: Value, right: Value | int) -> Value:
         """Compare by an LLVM predicate such as ``ult``."""
         right = self._integer(right, left)

@@ -17,7 +17,7 @@ import numpy as np
 from coproc.errors import InvalidInput
 from coproc.executors.cpu.compiler import check_isa, detect_isa
 from coproc.executors.cpu.kernel import Kernel, Workspace, address, aligned
-from coproc.executors.cpu.keyswitch_kernel import ROWS_AT_ONCE
+from coproc.executors.cpu.keyswitch_kernel import PARTS
 from coproc.executors.lwe import Extractions, accumulator_polynomials
 
 if TYPE_CHECKING:
@@ -41,10 +41,8 @@ class CpuKey:
 
     key: EvaluationKey
     kernel: Kernel
-    tiles: NDArray[np.uint64]
-    """Shape ``(tiles, kN*level, columns)``: the keyswitch key in tiles of columns, padded with zeros."""
-    bias: NDArray[np.uint64]
-    """Shape ``(n+1,)``: what the biased digits add to every column."""
+    tiles: NDArray[np.int16]
+    """Shape ``(tiles, kN*level/2, 4, columns, 2)``: the keyswitch key, as ``keyswitch_tiles`` reads it."""
     spectra: NDArray[np.float64]
     """Shape ``(n, 4N)``: the transformed bootstrap key, in the order of the kernel's reads."""
 
@@ -95,15 +93,16 @@ class CpuExecutor:
         n, size = parameters.lwe_dimension, parameters.polynomial_size
         _check_shape("keyswitch_key", key.keyswitch_key, (parameters.big_lwe_dimension, parameters.ks_level, n + 1))
         _check_shape("bootstrap_key", key.bootstrap_key, (n, 1, 2, 2, size))
-        rows = key.keyswitch_key.reshape(-1, parameters.lwe_dimension + 1)
+        rows, width = parameters.big_lwe_dimension * parameters.ks_level, n + 1
         columns = kernel.tile.columns
-        count = -(-rows.shape[1] // columns)
-        tiles = aligned((count, len(rows), columns), np.uint64)
-        for tile in range(count):
-            part = rows[:, columns * tile : columns * (tile + 1)]
-            tiles[tile, :, : part.shape[1]] = part
-        bias = rows.sum(axis=0, dtype=np.uint64) << np.uint64(parameters.ks_base_log - 1)
+        count = -(-width // columns)
+        tiles = aligned((count, rows // 2, PARTS, columns, 2), np.int16)
+        words = np.ascontiguousarray(key.keyswitch_key)
 
+        def reorder(begin: int, end: int) -> None:
+            kernel.keyswitch_key(address(words), address(tiles), begin, end, rows, width)
+
+        self._spread(reorder, count, -(-count // self.threads))
         steps = parameters.lwe_dimension
         # The prefetch looks one row ahead and never reads for real.
         spectra = aligned((steps, 4 * parameters.polynomial_size), np.float64)
@@ -116,7 +115,7 @@ class CpuExecutor:
             )
 
         self._spread(convert, steps, -(-steps // self.threads))
-        return CpuKey(key=key, kernel=kernel, tiles=tiles, bias=bias, spectra=spectra)
+        return CpuKey(key=key, kernel=kernel, tiles=tiles, spectra=spectra)
 
     def keyswitch(self, prepared: PreparedKey, ciphertexts: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Keyswitch; see ``Executor.keyswitch``."""
@@ -129,10 +128,11 @@ class CpuExecutor:
         if count == 0:
             return np.empty((0, width), dtype=np.uint64)
         source = np.ascontiguousarray(ciphertexts)
-        per_group, rows = kernel.tile.ciphertexts, own.tiles.shape[1]
-        groups = -(-count // per_group)
-        digits = aligned((groups, rows, per_group), np.int64)
-        sums = aligned((len(own.tiles), groups, per_group, kernel.tile.columns), np.uint64)
+        per_group, tiles = kernel.tile.ciphertexts, len(own.tiles)
+        rows, groups = words * parameters.ks_level, -(-count // per_group)
+        digits = aligned((groups, rows // 2, per_group, 2), np.int16)
+        sums = aligned((groups * per_group, tiles * kernel.tile.columns), np.uint64)
+        sums[:count, parameters.lwe_dimension] = source[:, -1]
 
         def decompose(begin: int, end: int) -> None:
             first, last = begin * per_group, min(end * per_group, count)
@@ -140,16 +140,12 @@ class CpuExecutor:
 
         def multiply(begin: int, end: int) -> None:
             kernel.keyswitch_tiles(
-                *(address(own.tiles), address(digits), address(sums)),
-                *(begin, end, groups, rows, ROWS_AT_ONCE if rows % ROWS_AT_ONCE == 0 else rows),
+                *(address(own.tiles), address(digits), address(sums)), *(begin, end, tiles, groups, rows)
             )
 
         self._spread(decompose, groups, max(1, -(-groups // self.threads)))
-        self._spread(multiply, len(own.tiles), max(1, -(-len(own.tiles) // (2 * self.threads))))
-        products = sums.transpose(1, 2, 0, 3).reshape(groups * per_group, -1)[:count, :width]
-        result = own.bias - products
-        result[:, -1] += source[:, -1]
-        return result
+        self._spread(multiply, tiles, max(1, -(-tiles // (2 * self.threads))))
+        return sums[:count, :width]
 
     def bootstrap(
         self,

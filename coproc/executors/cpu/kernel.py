@@ -5,7 +5,9 @@ Decides which parameters the kernel supports; knows nothing of threads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -15,7 +17,7 @@ from coproc.errors import InvalidInput
 from coproc.executors.cpu.bootstrap_kernel import POLYNOMIALS, BootstrapEmitter
 from coproc.executors.cpu.compiler import Library, host_name
 from coproc.executors.cpu.emitter import module
-from coproc.executors.cpu.keyswitch_kernel import TILES, emit_keyswitch
+from coproc.executors.cpu.keyswitch_kernel import KeyswitchTile, emit_keyswitch
 from coproc.executors.cpu.machine import machine_of
 from coproc.executors.cpu.shape import Shape
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 POLYNOMIAL_SIZES: Final = (512, 1024, 2048)
 ALIGNMENT: Final = 64
+LARGE_PAGE: Final = 2 << 20
 Word = TypeVar("Word", bound=np.generic)
 _POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
@@ -46,8 +49,8 @@ def check_parameters(parameters: ClassicParameters) -> None:
         raise InvalidInput("parameters.pbs_level", f"must be 1, got {parameters.pbs_level}")
     if not 1 <= parameters.pbs_base_log <= 30:
         raise InvalidInput("parameters.pbs_base_log", f"must lie in [1, 30], got {parameters.pbs_base_log}")
-    if not 1 <= parameters.ks_base_log <= 16 or not 1 <= parameters.ks_level * parameters.ks_base_log <= 62:
-        raise InvalidInput("parameters.ks_base_log", "must lie in [1, 16] and give at most 62 bits over all levels")
+    if not 1 <= parameters.ks_base_log <= 15 or not 1 <= parameters.ks_level * parameters.ks_base_log <= 62:
+        raise InvalidInput("parameters.ks_base_log", "must lie in [1, 15] and give at most 62 bits over all levels")
 
 
 class Kernel:
@@ -57,14 +60,15 @@ class Kernel:
         self.isa = isa
         machine = machine_of(isa, host_name())
         self.shape = Shape(polynomial_size, machine.lanes)
-        self.tile = TILES[machine.lanes]
+        self.tile = KeyswitchTile.of(machine, ks_base_log)
         functions = BootstrapEmitter(self.shape, machine, pbs_base_log).emit()
-        functions += emit_keyswitch(self.tile, ks_base_log, ks_level, native_multiply=isa == "avx512")
+        functions += emit_keyswitch(machine, self.tile, ks_base_log, ks_level)
         self.library = Library(module(functions), isa)
         self.twiddles = aligned((len(self.shape.twiddles()),), np.float64)
         self.twiddles[:] = self.shape.twiddles()
         self.bootstrap = self.library.function("bootstrap", [_POINTER] * 12 + [_INTEGER] * 2)
         self.convert_key = self.library.function("convert_key", [_POINTER] * 4 + [_INTEGER])
+        self.keyswitch_key = self.library.function("keyswitch_key", [_POINTER] * 2 + [_INTEGER] * 4)
         self.keyswitch_digits = self.library.function("keyswitch_digits", [_POINTER] * 2 + [_INTEGER] * 2)
         self.keyswitch_tiles = self.library.function("keyswitch_tiles", [_POINTER] * 3 + [_INTEGER] * 5)
 
@@ -103,8 +107,14 @@ def address(array: NDArray[np.generic]) -> int:
 
 
 def aligned(shape: tuple[int, ...], kind: type[Word]) -> NDArray[Word]:
-    """Return a zeroed array that starts at a cache line."""
+    """Return a zeroed array that starts at a cache line; a large one asks for large pages where the system has them."""
     count = int(np.prod(shape)) * np.dtype(kind).itemsize
-    raw = np.zeros(count + ALIGNMENT, dtype=np.uint8)
-    skip = -raw.ctypes.data % ALIGNMENT
+    if count >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        pages = mmap.mmap(-1, count + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without large pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        raw, boundary = np.frombuffer(pages, dtype=np.uint8), LARGE_PAGE
+    else:
+        raw, boundary = np.zeros(count + ALIGNMENT, dtype=np.uint8), ALIGNMENT
+    skip = -raw.ctypes.data % boundary
     return raw[skip : skip + count].view(kind).reshape(shape)

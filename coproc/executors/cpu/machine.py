@@ -23,6 +23,8 @@ class Machine:
     """Write ``2*a - p`` as one fused step; slower where additions have pipes of their own."""
     reduces: bool = False
     """One instruction takes the nearest integer off a double (``vreducepd``)."""
+    pairs: bool = True
+    """One instruction multiplies signed 16-bit lanes and adds neighbours (``pmaddwd``, on every x86)."""
 
 
 def machine_of(isa: Isa, processor: str) -> Machine:
