@@ -82,6 +82,17 @@ def default_data_directory() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "coproc"
 
 
+def default_cache_directory() -> Path:
+    """Choose where compiled kernels are kept: the user's folder for what may be deleted at any time."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "coproc"
+    try:
+        return Path.home() / ".cache" / "coproc"
+    except RuntimeError:  # an account without a home
+        return Path("/var/cache/coproc")
+
+
 class Config(BaseSettings):
     """All settings of one service, frozen. Ports of 0 mean any free port.
 
@@ -164,6 +175,8 @@ class Config(BaseSettings):
     """How long uploads are kept after the newest work that reads them; 0: for ever."""
     retain_results_seconds: float = Field(default=0, ge=0)
     """How long results that callers may read are kept after the newest work that reads them; 0: for ever."""
+    cache_directory: Path = Field(default_factory=default_cache_directory)
+    """Kernels compiled for this machine are kept there; it may be read-only or deleted at any time."""
     allow_insecure_parameters: bool = False
     """Accept keys without a published security level: for tests alone."""
     shift_semantics: ShiftSemantics = "modulo"

@@ -12,6 +12,8 @@ from coproc.executors.factory import create_executor
 from nurseries.executor import ExecutorActor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from coproc.keyring import KeyCache
     from nurseries.executor import JobCall
     from nurseries.mailbox import Mailbox
@@ -25,6 +27,11 @@ def cpu_executor(
     threads: int | None = None,
     jobs: int = 2,
     prepared_keys: int = 2,
+    cache: Path | None = None,
 ) -> ExecutorActor:
-    """Make the actor; ``name`` is one of ``coproc.executors.factory.EXECUTOR_NAMES``."""
-    return ExecutorActor(partial(create_executor, name, threads), keys, mailbox, jobs=jobs, prepared_keys=prepared_keys)
+    """Make the actor; ``name`` is one of ``coproc.executors.factory.EXECUTOR_NAMES``.
+
+    Compiled kernels are kept in the folder ``cache``.
+    """
+    make = partial(create_executor, name, threads, cache=cache)
+    return ExecutorActor(make, keys, mailbox, jobs=jobs, prepared_keys=prepared_keys)

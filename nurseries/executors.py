@@ -19,6 +19,7 @@ from nurseries.gpu_executor import find_gpus, gpu_executor, require_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from coproc.config import ExecutorName
     from coproc.health.report import ExecutorReport
@@ -120,9 +121,16 @@ def add_up(reports: Iterable[ExecutorReport]) -> tuple[ExecutorReport, ...]:
 
 
 def make_executor(
-    name: ExecutorName, keys: KeyCache, mailbox: Mailbox[JobCall], *, threads: int | None, jobs: int, prepared_keys: int
+    name: ExecutorName,
+    keys: KeyCache,
+    mailbox: Mailbox[JobCall],
+    *,
+    threads: int | None,
+    jobs: int,
+    prepared_keys: int,
+    cache: Path | None = None,
 ) -> ExecutorActor:
-    """Make the actor of an executor.
+    """Make the actor of an executor; kernels compiled for cores are kept in the folder ``cache``.
 
     Raises:
         ExecutorUnavailable: there is no GPU, but one is asked for.
@@ -135,4 +143,4 @@ def make_executor(
         chosen = "cpu" if reason else "gpu"
         log.info("choosing the executor", chosen=chosen, reason=reason or "a GPU was found")
     make = gpu_executor if chosen in {"gpu", "emulated"} else cpu_executor
-    return make(keys, mailbox, name=chosen, threads=threads, jobs=jobs, prepared_keys=prepared_keys)
+    return make(keys, mailbox, name=chosen, threads=threads, jobs=jobs, prepared_keys=prepared_keys, cache=cache)

@@ -28,6 +28,7 @@ from nurseries.executor import ComputationDefect, ExecutorActor
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -203,11 +204,15 @@ def gpu_executor(
     threads: int | None = None,
     jobs: int = 4,
     prepared_keys: int = 2,
+    cache: Path | None = None,
 ) -> GpuExecutorActor:
-    """Make the actor; ``name`` is ``gpu`` or ``emulated``, and ``threads`` are the cores' that take over."""
+    """Make the actor; ``name`` is ``gpu`` or ``emulated``, and ``threads`` are the cores' that take over.
+
+    Compiled kernels of the cores are kept in the folder ``cache``.
+    """
     return GpuExecutorActor(
         partial(create_device_executor, name),
-        partial(create_executor, "cpu", threads),
+        partial(create_executor, "cpu", threads, cache=cache),
         keys,
         mailbox,
         jobs=jobs,

@@ -306,6 +306,7 @@ class Service:
             threads=config.threads or None,
             jobs=JOBS_AT_ONCE + GUEST_JOBS,
             prepared_keys=config.key_cache,
+            cache=config.cache_directory,
         )
 
     async def _run_scheduler(self, *, task_status: trio.TaskStatus[object]) -> None:

@@ -11,18 +11,23 @@ from coproc.errors import InvalidInput
 from coproc.executors.reference import ReferenceExecutor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from coproc.executors.base import Executor
     from coproc.executors.gpu import DeviceExecutor
 
 EXECUTOR_NAMES: Final = ("cpu", "gpu", "emulated", "reference", "concrete")
 
 
-def create_executor(name: str, threads: int | None = None, *, isa: str | None = None) -> Executor:
+def create_executor(
+    name: str, threads: int | None = None, *, isa: str | None = None, cache: Path | None = None
+) -> Executor:
     """Make the executor of that name.
 
     Args:
         name: one of ``EXECUTOR_NAMES``.
         threads: worker threads, by default one for every core that this process may use; for ``cpu`` and ``concrete``.
+        cache: for ``cpu`` alone, the folder where compiled kernels are kept; without it they are not.
         isa: for ``cpu`` alone, ``avx512``, ``avx2`` or ``baseline`` instead of the widest that this machine has.
 
     Raises:
@@ -38,7 +43,7 @@ def create_executor(name: str, threads: int | None = None, *, isa: str | None = 
     if name == "cpu":
         from coproc.executors.cpu import CpuExecutor  # noqa: PLC0415 - compiles a kernel, loads LLVM
 
-        return CpuExecutor(threads, isa)
+        return CpuExecutor(threads, isa, cache)
     if name == "concrete":
         from coproc.executors.concrete import ConcreteExecutor  # noqa: PLC0415 - loads a foreign runtime
 

@@ -13,6 +13,7 @@ import ctypes
 import threading
 from typing import TYPE_CHECKING, Final
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from coproc.errors import InvalidInput
@@ -21,8 +22,16 @@ from coproc.executors.cpu.machine import ISAS, Isa
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from coproc.executors.cpu.objects import ObjectCache
+
 _AVX512: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw")
 _AVX2: Final = ("avx2", "fma")
+OPTION: Final = "-enable-misched=false"
+"""LLVM's scheduler before register allocation hoists the twiddle loads of a pass, which then spill."""
+RELOCATION: Final = "pic"
+CODE_MODEL: Final = "small"
+"""Constants lie near the code and are read in place."""
+_OPTIONS: Final = (OPTION, RELOCATION, CODE_MODEL, "speed level 2, no unrolling, no vectorization, code generation 3")
 _lock = threading.Lock()
 _state = {"ready": False}
 
@@ -59,26 +68,41 @@ def check_isa(isa: str) -> Isa:
 class Library:
     """Machine code in memory; it lives as long as this object."""
 
-    def __init__(self, text: str, isa: Isa) -> None:
-        """Compile a module."""
+    def __init__(self, text: str, isa: Isa, cache: ObjectCache | None = None) -> None:
+        """Compile a module, or take it from ``cache`` where it was compiled before."""
+        self._text: Final = text
+        self._isa: Final[Isa] = isa
         with _lock:
             _initialise()
-            module = llvm.parse_assembly(text)
-            module.verify()
             machine = _target_machine(isa)
-            options = llvm.create_pipeline_tuning_options(speed_level=2)
-            options.loop_vectorization = False
-            options.slp_vectorization = False
-            options.loop_unrolling = False
-            builder = llvm.create_pass_builder(machine, options)
-            builder.getModulePassManager().run(module, builder)
-            self._engine = llvm.create_mcjit_compiler(module, machine)
+            key = (text, llvmlite.__version__, str(llvm.llvm_version_info), *_target(isa), *_OPTIONS)
+            content = self._compile() if cache is None else cache.get("\0".join(key).encode(), self._compile)
+            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(content))
             self._engine.finalize_object()
-            self.assembly: Callable[[], str] = lambda: str(machine.emit_assembly(module))
 
     def function(self, name: str, arguments: Sequence[type[ctypes.c_void_p | ctypes.c_int64]]) -> Callable[..., None]:
         """Return an exported function; calls release the GIL."""
         return ctypes.CFUNCTYPE(None, *arguments)(self._engine.get_function_address(name))
+
+    def assembly(self) -> str:
+        """Compile once more and return the text of the machine code."""
+        return str(_target_machine(self._isa).emit_assembly(_optimised(self._text, self._isa)))
+
+    def _compile(self) -> bytes:
+        return bytes(_target_machine(self._isa).emit_object(_optimised(self._text, self._isa)))
+
+
+def _optimised(text: str, isa: Isa) -> llvm.ModuleRef:
+    module = llvm.parse_assembly(text)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_unrolling = False
+    builder = llvm.create_pass_builder(_target_machine(isa), options)
+    builder.getModulePassManager().run(module, builder)
+    return module
 
 
 def _initialise() -> None:
@@ -86,17 +110,19 @@ def _initialise() -> None:
         return
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    # LLVM's scheduler before register allocation hoists the twiddle loads of a pass, which then spill.
-    llvm.set_option("coproc", "-enable-misched=false")
+    llvm.set_option("coproc", OPTION)
     _state["ready"] = True
 
 
-def _target_machine(isa: Isa) -> llvm.TargetMachine:
+def _target(isa: Isa) -> tuple[str, str, str]:
+    """Return triple, processor and features."""
+    triple = str(llvm.get_process_triple())
     if isa == "avx512":
-        processor, features = host_name(), str(llvm.get_host_cpu_features().flatten()) + ",-prefer-256-bit"
-    elif isa == "avx2":
-        processor, features = "haswell", ""
-    else:
-        processor, features = "x86-64", ""
-    target = llvm.Target.from_default_triple()
-    return target.create_target_machine(cpu=processor, features=features, opt=3)
+        return triple, host_name(), str(llvm.get_host_cpu_features().flatten()) + ",-prefer-256-bit"
+    return triple, "haswell" if isa == "avx2" else "x86-64", ""
+
+
+def _target_machine(isa: Isa) -> llvm.TargetMachine:
+    triple, processor, features = _target(isa)
+    target = llvm.Target.from_triple(triple)
+    return target.create_target_machine(cpu=processor, features=features, opt=3, reloc=RELOCATION, codemodel=CODE_MODEL)

@@ -18,10 +18,12 @@ from coproc.errors import InvalidInput
 from coproc.executors.cpu.compiler import check_isa, detect_isa
 from coproc.executors.cpu.kernel import Kernel, Workspace, address, aligned
 from coproc.executors.cpu.keyswitch_kernel import PARTS
+from coproc.executors.cpu.objects import ObjectCache
 from coproc.executors.lwe import Extractions, accumulator_polynomials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -60,14 +62,17 @@ class CpuKey:
 class CpuExecutor:
     """Own kernel, compiled at start, for ``k = 1``, ``N`` of 512, 1024 or 2048 and one level of decomposition."""
 
-    def __init__(self, threads: int | None = None, isa: str | None = None) -> None:
+    def __init__(self, threads: int | None = None, isa: str | None = None, cache: Path | None = None) -> None:
         """Use ``threads`` threads, by default one a core; ``isa`` forces a narrower instruction set.
+
+        Compiled kernels are kept in the folder ``cache``, if there is one.
 
         Raises:
             InvalidInput: ``isa`` is unknown or this machine does not have it.
         """
         self.isa: Final[Isa] = detect_isa() if isa is None else check_isa(isa)
         self.threads: Final = threads or len(os.sched_getaffinity(0))
+        self._objects = None if cache is None else ObjectCache(cache)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="coproc-cpu")
         self._thread_seconds: dict[int, float] = {}
         """CPU time of every thread inside the kernel; each writes to its own entry."""
@@ -89,7 +94,7 @@ class CpuExecutor:
             InvalidInput: the parameters are not supported.
         """
         parameters = key.parameters
-        kernel = Kernel.of(parameters, self.isa)
+        kernel = Kernel.of(parameters, self.isa, self._objects)
         n, size = parameters.lwe_dimension, parameters.polynomial_size
         _check_shape("keyswitch_key", key.keyswitch_key, (parameters.big_lwe_dimension, parameters.ks_level, n + 1))
         _check_shape("bootstrap_key", key.bootstrap_key, (n, 1, 2, 2, size))

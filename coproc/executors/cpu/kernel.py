@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from coproc.executors.cpu.machine import Isa
+    from coproc.executors.cpu.objects import ObjectCache
     from coproc.tfhe.parameters import ClassicParameters
 
 POLYNOMIAL_SIZES: Final = (512, 1024, 2048)
@@ -56,14 +57,22 @@ def check_parameters(parameters: ClassicParameters) -> None:
 class Kernel:
     """Machine code for one polynomial size, pair of bases, and instruction set."""
 
-    def __init__(self, polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa) -> None:
+    def __init__(
+        self,
+        polynomial_size: int,
+        pbs_base_log: int,
+        ks_base_log: int,
+        ks_level: int,
+        isa: Isa,
+        cache: ObjectCache | None = None,
+    ) -> None:
         self.isa = isa
         machine = machine_of(isa, host_name())
         self.shape = Shape(polynomial_size, machine.lanes)
         self.tile = KeyswitchTile.of(machine, ks_base_log)
         functions = BootstrapEmitter(self.shape, machine, pbs_base_log).emit()
         functions += emit_keyswitch(machine, self.tile, ks_base_log, ks_level)
-        self.library = Library(module(functions), isa)
+        self.library = Library(module(functions), isa, cache)
         self.twiddles = aligned((len(self.shape.twiddles()),), np.float64)
         self.twiddles[:] = self.shape.twiddles()
         self.bootstrap = self.library.function("bootstrap", [_POINTER] * 12 + [_INTEGER] * 2)
@@ -73,20 +82,27 @@ class Kernel:
         self.keyswitch_tiles = self.library.function("keyswitch_tiles", [_POINTER] * 3 + [_INTEGER] * 5)
 
     @staticmethod
-    def of(parameters: ClassicParameters, isa: Isa) -> Kernel:
-        """Return the kernel for these parameters, compiled once in a process.
+    def of(parameters: ClassicParameters, isa: Isa, cache: ObjectCache | None = None) -> Kernel:
+        """Return the kernel for these parameters, compiled once in a process; not even that if ``cache`` has it.
 
         Raises:
             InvalidInput: the parameters are not supported.
         """
         check_parameters(parameters)
         sizes = (parameters.polynomial_size, parameters.pbs_base_log, parameters.ks_base_log, parameters.ks_level)
-        return _compiled(*sizes, isa)
+        return _compiled(*sizes, isa, cache)
+
+    @staticmethod
+    def forget() -> None:
+        """Drop the kernels of this process that nobody else holds."""
+        _compiled.cache_clear()
 
 
 @cache
-def _compiled(polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa) -> Kernel:
-    return Kernel(polynomial_size, pbs_base_log, ks_base_log, ks_level, isa)
+def _compiled(
+    polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa, cache: ObjectCache | None
+) -> Kernel:
+    return Kernel(polynomial_size, pbs_base_log, ks_base_log, ks_level, isa, cache)
 
 
 class Workspace:

@@ -1,8 +1,8 @@
 """Emit the keyswitch: gadget digits, then a blocked product with the key in exact integers modulo 2^64.
 
 Decides the number format of the product and its blocks. A word of the key is cut into four signed parts of 16 bits,
-``w = sum of part[p] * 2^(16 p)``, and digits are signed words of 16 bits as well, so that one instruction multiplies two
-rows at once and adds both products in 32 bits. Sums are widened to 64 bits before they could overflow.
+``w = sum of part[p] * 2^(16 p)``, and digits are signed words of 16 bits as well, so that one instruction multiplies
+two rows at once and adds both products in 32 bits. Sums are widened to 64 bits before they could overflow.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def _key(tile: KeyswitchTile) -> Function:
     ``source`` (rows, width) u64 to ``out`` (tiles, rows/2, parts, columns, 2) i16, which holds zeros before.
     """
     names = [(POINTER, "source"), (POINTER, "out")]
-    f = Function(
-        "keyswitch_key", [*names, (I64, "begin"), (I64, "end"), (I64, "rows"), (I64, "width")], exported=True
-    )
+    f = Function("keyswitch_key", [*names, (I64, "begin"), (I64, "end"), (I64, "rows"), (I64, "width")], exported=True)
     source, out, begin, end, rows, width = f.arguments
     words = PARTS * tile.columns
 
