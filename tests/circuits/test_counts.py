@@ -22,6 +22,7 @@ from coproc.circuits.selection import gate, select
 from coproc.circuits.shift import Direction, shift
 from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import Word, constant_word, input_word, materialise
+from coproc.program.meaning import divide as clear_divide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,20 @@ class Operation:
     """How many of the operands, at the end, are booleans."""
 
 
+def signed(value: int, bits: int) -> int:
+    return value - (value >> (bits - 1) << bits)
+
+
+def amount(value: int, bits: int) -> int:
+    """Encrypted amounts count modulo a power of two."""
+    return value % (1 << (bits - 1).bit_length())
+
+
+def rotated(value: int, places: int, bits: int) -> int:
+    places %= bits
+    return value << places | value >> (bits - places)
+
+
 OPERATIONS = {
     "add": Operation(lambda o, x, s, w: arithmetic.add(o, x[0], x[1], s), lambda v, w: v[0] + v[1]),
     "add shortest": Operation(
@@ -53,12 +68,33 @@ OPERATIONS = {
         lambda o, x, s, w: arithmetic.sub(o, x[0], x[1], s, shortest=True), lambda v, w: v[0] - v[1]
     ),
     "neg": Operation(lambda o, x, s, w: arithmetic.neg(o, x[0], s), lambda v, w: -v[0], operands=1),
+    "bit_and": Operation(lambda o, x, s, w: bitwise.bit_and(o, x[0], x[1]), lambda v, w: v[0] & v[1]),
+    "bit_or": Operation(lambda o, x, s, w: bitwise.bit_or(o, x[0], x[1]), lambda v, w: v[0] | v[1]),
+    "bit_xor": Operation(lambda o, x, s, w: bitwise.bit_xor(o, x[0], x[1]), lambda v, w: v[0] ^ v[1]),
+    "bit_not": Operation(lambda o, x, s, w: bitwise.bit_not(x[0], w), lambda v, w: ~v[0], operands=1),
     "mul": Operation(lambda o, x, s, w: mul(o, x[0], x[1], s), lambda v, w: v[0] * v[1]),
     "wide mul": Operation(lambda o, x, s, w: mul_wide(o, x[0], x[1], w, s), lambda v, w: v[0] * v[1], result_bits=2),
     "div": Operation(
         lambda o, x, s, w: divide(o, x[0], x[1], s).quotient, lambda v, w: v[0] // v[1] if v[1] else (1 << w) - 1
     ),
     "rem": Operation(lambda o, x, s, w: divide(o, x[0], x[1], s).remainder, lambda v, w: v[0] % v[1] if v[1] else v[0]),
+    "signed div": Operation(
+        lambda o, x, s, w: divide(o, x[0], x[1], s, signed=True).quotient,
+        lambda v, w: clear_divide(signed(v[0], w), signed(v[1], w))[0],
+    ),
+    "signed rem": Operation(
+        lambda o, x, s, w: divide(o, x[0], x[1], s, signed=True).remainder,
+        lambda v, w: clear_divide(signed(v[0], w), signed(v[1], w))[1],
+    ),
+    "signed lt": Operation(
+        lambda o, x, s, w: compare.lt(o, x[0], x[1], s, signed=True),
+        lambda v, w: signed(v[0], w) < signed(v[1], w),
+        result_bits=1,
+    ),
+    "signed shr": Operation(
+        lambda o, x, s, w: shift(o, x[0], x[1], Direction.RIGHT, s, signed=True),
+        lambda v, w: signed(v[0], w) >> amount(v[1], w),
+    ),
     "lt": Operation(lambda o, x, s, w: compare.lt(o, x[0], x[1], s), lambda v, w: v[0] < v[1], result_bits=1),
     "ge": Operation(lambda o, x, s, w: compare.ge(o, x[0], x[1], s), lambda v, w: v[0] >= v[1], result_bits=1),
     "eq": Operation(lambda o, x, s, w: compare.eq(o, x[0], x[1]), lambda v, w: v[0] == v[1], result_bits=1),
@@ -68,11 +104,15 @@ OPERATIONS = {
         lambda o, x, s, w: select(o, x[2][0], x[0], x[1]), lambda v, w: v[0] if v[2] else v[1], 3, conditions=1
     ),
     "gate": Operation(lambda o, x, s, w: gate(o, x[1][0], x[0]), lambda v, w: v[0] * v[1], conditions=1),
-    "shl": Operation(lambda o, x, s, w: shift(o, x[0], x[1], Direction.LEFT, s), lambda v, w: v[0] << v[1] % w),
-    "shr": Operation(lambda o, x, s, w: shift(o, x[0], x[1], Direction.RIGHT, s), lambda v, w: v[0] >> v[1] % w),
+    "shl": Operation(lambda o, x, s, w: shift(o, x[0], x[1], Direction.LEFT, s), lambda v, w: v[0] << amount(v[1], w)),
+    "shr": Operation(lambda o, x, s, w: shift(o, x[0], x[1], Direction.RIGHT, s), lambda v, w: v[0] >> amount(v[1], w)),
     "rotl": Operation(
         lambda o, x, s, w: shift(o, x[0], x[1], Direction.ROTATE_LEFT, s),
-        lambda v, w: v[0] << v[1] % w | v[0] >> (w - v[1] % w),
+        lambda v, w: rotated(v[0], amount(v[1], w), w),
+    ),
+    "rotr": Operation(
+        lambda o, x, s, w: shift(o, x[0], x[1], Direction.ROTATE_RIGHT, s),
+        lambda v, w: rotated(v[0], -amount(v[1], w), w),
     ),
     "sum of 8": Operation(lambda o, x, s, w: arithmetic.sum_words(o, x, [], w // 2, s), lambda v, w: sum(v), 8),
     "sum of 32": Operation(lambda o, x, s, w: arithmetic.sum_words(o, x, [], w // 2, s), lambda v, w: sum(v), 32),
@@ -280,6 +320,14 @@ def blocks_of(values: list[int], bits: int) -> list[list[int]]:
 def test_costs_and_values(
     name: str, strategy: Strategy, bits: int, costs: tuple[int, int], reference: int | None, tfhe_rs: int | None
 ) -> None:
+    counted = try_out(name, strategy, bits)
+    assert (counted.bootstraps, counted.depth) == costs
+    for known in (reference, tfhe_rs):
+        assert known is None or counted.bootstraps <= known
+
+
+def try_out(name: str, strategy: Strategy, bits: int) -> Counts:
+    """Build an operation, hold its values to what they mean and its noise to the budget, and count."""
     operation = OPERATIONS[name]
     widths = [bits] * (operation.operands - operation.conditions) + [1] * operation.conditions
     result_bits = {None: bits, 1: 1, 2: 2 * bits}[operation.result_bits]
@@ -287,10 +335,6 @@ def test_costs_and_values(
     word = operation.build(builder, [input_word(builder, width) for width in widths], strategy, bits)
     circuit = builder.build(materialise(builder, word, result_bits))
     verify(circuit)
-    counted = count(circuit)
-    assert (counted.bootstraps, counted.depth) == costs
-    for known in (reference, tfhe_rs):
-        assert known is None or counted.bootstraps <= known
 
     rng = np.random.default_rng(bits)
     operands = [corners(rng, width) for width in widths]
@@ -301,6 +345,24 @@ def test_costs_and_values(
         found = sum(int(block) << (2 * place) for place, block in enumerate(rows[:, sample]))
         meant = operation.meaning([values[sample] for values in operands], bits)
         assert found == int(meant) % (1 << result_bits)
+    return count(circuit)
+
+
+QUADRATIC = {"mul": 256, "wide mul": 128, "div": 160, "rem": 64, "signed div": 64, "signed rem": 128}
+"""Up to how many bits these are tried; beyond, building them takes seconds."""
+
+
+@pytest.mark.parametrize("strategy", [T, L])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_values_at_every_width(name: str, strategy: Strategy) -> None:
+    pinned = {bits for row in COUNTS for bits in [row[2]] if row[:2] == (name, strategy)}
+    for bits in (4, 16, 32, 64, 128, 160, 256):
+        if bits not in pinned and bits <= QUADRATIC.get(name, 256):
+            try_out(name, strategy, bits)
+
+
+def test_the_widest_division() -> None:
+    assert try_out("div", T, 256).bootstraps == 33408
 
 
 def known_cost(family: Callable[[Builder, Word, Word], Word], factor: int, bits: int) -> Counts:

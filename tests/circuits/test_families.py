@@ -10,6 +10,7 @@ import pytest
 from coproc.circuits import arithmetic, bitwise, compare
 from coproc.circuits.builder import Builder
 from coproc.circuits.cast import cast
+from coproc.circuits.choice import look_up_word
 from coproc.circuits.counts import count
 from coproc.circuits.division import divide
 from coproc.circuits.evaluation import evaluate, verify
@@ -20,7 +21,7 @@ from coproc.circuits.strategy import Strategy
 from coproc.circuits.word import Word, constant_word, input_word, materialise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Meaning = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.generic]]
 
 T, L = Strategy.THROUGHPUT, Strategy.LATENCY
+WORDS = [pow(7, number, 257) & 255 for number in range(16)]
 
 
 def signed(x: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -71,6 +73,11 @@ FAMILIES: dict[str, tuple[Family, Meaning, int]] = {
     "minimum": (lambda o, a, b, c, s: compare.minimum(o, a, b, s), lambda a, b, c: np.minimum(a, b), 8),
     "maximum": (lambda o, a, b, c, s: compare.maximum(o, a, b, s), lambda a, b, c: np.maximum(a, b), 8),
     "select": (lambda o, a, b, c, s: select(o, c[0], a, b), lambda a, b, c: np.where(c, a, b), 8),
+    "signed minimum": (
+        lambda o, a, b, c, s: compare.minimum(o, a, b, s, signed=True),
+        lambda a, b, c: np.minimum(signed(a), signed(b)),
+        8,
+    ),
     "select of minima": (
         lambda o, a, b, c, s: compare.maximum(o, compare.minimum(o, a, b, s), select(o, c[0], a, b), s),
         lambda a, b, c: np.where(c, a, b),
@@ -96,6 +103,16 @@ FAMILIES: dict[str, tuple[Family, Meaning, int]] = {
     "rotr": (
         lambda o, a, b, c, s: shift(o, a, b, Direction.ROTATE_RIGHT, s),
         lambda a, b, c: a >> (b % 8) | a << (8 - b % 8),
+        8,
+    ),
+    "rotl and back": (
+        lambda o, a, b, c, s: shift(o, shift(o, a, b, Direction.ROTATE_LEFT, s), b, Direction.ROTATE_RIGHT, s),
+        lambda a, b, c: a,
+        8,
+    ),
+    "word by its number": (
+        lambda o, a, b, c, s: look_up_word(o, a[:2], WORDS, 4),
+        lambda a, b, c: np.array(WORDS)[a & 15],
         8,
     ),
     "widen": (lambda o, a, b, c, s: cast(o, a, 16), lambda a, b, c: a, 16),
@@ -134,43 +151,16 @@ def test_exhaustively_at_8_bits(name: str, strategy: Strategy) -> None:
     assert np.array_equal(found, meaning(a, b, c).astype(np.int64) & ((1 << result_bits) - 1))
 
 
+@pytest.mark.parametrize(("strategy", "step"), [(T, 1), (L, 5)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_clear_right_operand_at_8_bits(name: str) -> None:
+def test_every_clear_right_operand_at_8_bits(name: str, strategy: Strategy, step: int) -> None:
     family, meaning, result_bits = FAMILIES[name]
     a, c = (grid.ravel() for grid in np.meshgrid(np.arange(256), np.arange(2)))
-    for right in range(0, 256, 5):
-        circuit = build(family, 8, result_bits, T, right)
+    for right in range(0, 256, step):
+        circuit = build(family, 8, result_bits, strategy, right)
         found = join(evaluate(circuit, np.concatenate([split(a, 8), c[np.newaxis]])))
         expected = meaning(a, np.full_like(a, right), c).astype(np.int64)
         assert np.array_equal(found, expected & ((1 << result_bits) - 1)), right
-
-
-def blocks_of(values: Sequence[int], bits: int) -> NDArray[np.int64]:
-    return np.array([[(value >> shift) & 3 for value in values] for shift in range(0, bits, 2)])
-
-
-@pytest.mark.parametrize("strategy", [T, L])
-@pytest.mark.parametrize("bits", [4, 16, 32, 64, 128, 160, 256])
-def test_at_random_at_every_width(bits: int, strategy: Strategy) -> None:
-    rng = np.random.default_rng(bits)
-    values = [int.from_bytes(rng.bytes(32), "big") % (1 << bits) for _ in range(40)]
-    values[:8] = [0, 1, (1 << bits) - 1, (1 << bits) - 2, 1 << (bits - 1), 3, 0, (1 << bits) - 1]
-    a, b = values[:20], values[20:]
-    b[:4] = a[:4]
-    cases: list[tuple[Family, Callable[[int, int], int], int]] = [
-        (lambda o, x, y, c, s: arithmetic.add(o, x, y, s), lambda x, y: x + y, bits),
-        (lambda o, x, y, c, s: arithmetic.sub(o, x, y, s), lambda x, y: x - y, bits),
-        (lambda o, x, y, c, s: arithmetic.neg(o, x, s), lambda x, _: -x, bits),
-        (lambda o, x, y, c, s: compare.lt(o, x, y, s), lambda x, y: int(x < y), 1),
-        (lambda o, x, y, c, s: compare.eq(o, x, y), lambda x, y: int(x == y), 1),
-        (lambda o, x, y, c, s: compare.maximum(o, x, y, s), max, bits),
-    ]
-    for family, meaning, result_bits in cases:
-        circuit = build(family, bits, result_bits, strategy)
-        inputs = np.concatenate([blocks_of(a, bits), blocks_of(b, bits), np.zeros((1, 20), dtype=np.int64)])
-        rows = evaluate(circuit, inputs)
-        found = [sum(int(rows[i, j]) << (2 * i) for i in range(len(rows))) for j in range(20)]
-        assert found == [meaning(x, y) % (1 << result_bits) for x, y in zip(a, b, strict=True)]
 
 
 @pytest.mark.parametrize(
