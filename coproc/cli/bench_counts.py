@@ -41,23 +41,34 @@ def known(name: str, items: Mapping[str, T], what: str) -> T:
 
 @click.command("counts")
 @click.option("--operation", "names", multiple=True, help="Default: all, and all programs.")
-@click.option("--bits", "widths", multiple=True, type=click.Choice(BITS), default=BITS, show_default=True)
+@click.option(
+    "--type", "keys", multiple=True, help="A width, or int64 and the like for signed types. Default: all types."
+)
 @click.option("--program", "program_names", multiple=True, help="Default: all, and all operations.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench_counts(
-    names: tuple[str, ...], widths: tuple[str, ...], program_names: tuple[str, ...], *, as_json: bool
+    names: tuple[str, ...], keys: tuple[str, ...], program_names: tuple[str, ...], *, as_json: bool
 ) -> None:
-    """Count bootstraps and rounds of operations and programs, beside those of TFHE-rs 1.5.1."""
-    from coproc.program.catalogue import PROGRAMS, TFHE_RS, WIDTHS, operation_graph  # noqa: PLC0415 - builds programs
+    """Count bootstraps and rounds of operations and programs, beside those of TFHE-rs 1.5.1.
+
+    Operations whose names end in _clear have a clear right operand, on which their cost depends; the one that is
+    counted is arbitrary. All operations on all types take a minute.
+    """
+    from coproc.program.catalogue import PROGRAMS, TFHE_RS, WIDTHS  # noqa: PLC0415 - builds programs
+    from coproc.program.operation_list import TYPE_KEYS, operation_examples, operation_names, type_key  # noqa: PLC0415
 
     everything = not names and not program_names
+    for key in keys:
+        known(key, TYPE_KEYS, "type")
+    known_names = dict.fromkeys(operation_names())
     operations: dict[str, dict[str, dict[str, Cost | None]]] = {}
-    for name in TFHE_RS if everything else names:
-        references = zip(WIDTHS, known(name, TFHE_RS, "operation"), strict=True)
+    for name in known_names if everything else names:
+        known(name, known_names, "operation")
+        references = dict(zip(map(type_key, WIDTHS), TFHE_RS.get(name, ()), strict=False))
         operations[name] = {
-            str(fhe_type.bits): _costs(operation_graph(name, fhe_type), reference)
-            for fhe_type, reference in references
-            if str(fhe_type.bits) in widths
+            key: _costs(graph, references.get(key))
+            for key, graph in operation_examples(name).items()
+            if not keys or key in keys
         }
     programs: dict[str, dict[str, Cost | None]] = {}
     for name in PROGRAMS if everything else program_names:

@@ -8,8 +8,15 @@ from typing import cast
 import pytest
 from click.testing import CliRunner
 
+from coproc.circuits.evaluation import verify
+from coproc.circuits.strategy import Strategy
 from coproc.cli.bench import bench
 from coproc.errors import InvalidInput
+from coproc.program.catalogue import TFHE_RS
+from coproc.program.lowering import lower
+from coproc.program.operation_list import TYPE_KEYS, operation_examples, operation_names
+from coproc.program.operations import RULES
+from coproc.program.types import FheType
 
 
 def run(*arguments: str) -> dict[str, dict[str, object]]:
@@ -79,10 +86,63 @@ def test_a_service() -> None:
 
 
 def test_counts_do_not_depend_on_the_machine() -> None:
-    chosen = ["--operation", "add", "--bits", "8", "--bits", "64", "--program", "transfer"]
+    chosen = ["--operation", "add", "--type", "8", "--type", "64", "--program", "transfer"]
     ended = CliRunner().invoke(bench, ["counts", *chosen, "--json"], catch_exceptions=False)
     counts = json.loads(ended.stdout)
     assert list(counts["programs"]) == ["transfer"]
     assert counts["programs"]["transfer"]["throughput"] == {"pbs": 112, "depth": 49}
     assert list(counts["ops"]["add"]) == ["8", "64"]
     assert counts["ops"]["add"]["64"]["throughput"] == {"pbs": 32, "depth": 32}
+
+
+def counts(*arguments: str) -> dict[str, dict[str, dict[str, object]]]:
+    ended = CliRunner().invoke(bench, ["counts", *arguments, "--json"], catch_exceptions=False)
+    return cast("dict[str, dict[str, dict[str, object]]]", json.loads(ended.stdout))
+
+
+def test_counts_have_the_shape_that_is_promised() -> None:
+    found = counts("--operation", "add", "--operation", "mul_clear", "--program", "transfer", "--type", "64")
+    assert found == {
+        "ops": {
+            "add": {
+                "64": {
+                    "throughput": {"pbs": 32, "depth": 32},
+                    "latency": {"pbs": 64, "depth": 6},
+                    "tfhe_rs": {"pbs": TFHE_RS["add"][3][0], "depth": TFHE_RS["add"][3][1]},
+                }
+            },
+            "mul_clear": {"64": found["ops"]["mul_clear"]["64"]},
+        },
+        "programs": {
+            "transfer": {
+                "throughput": {"pbs": 112, "depth": 49},
+                "latency": {"pbs": 181, "depth": 10},
+                "tfhe_rs": found["programs"]["transfer"]["tfhe_rs"],
+            }
+        },
+    }
+    with pytest.raises(InvalidInput, match="nothing"):
+        counts("--type", "nothing")
+
+
+def test_counts_leave_no_operation_and_no_type_out() -> None:
+    listed: dict[int, set[FheType]] = {}
+    for name in operation_names():
+        for key, graph in operation_examples(name).items():
+            (step,) = graph.steps
+            listed.setdefault(step.operation, set()).add(TYPE_KEYS[key])
+    types_of = {operation: set(rule.types) for operation, rule in RULES.items()}
+    assert listed == types_of
+    assert set(TYPE_KEYS.values()) == set(FheType)
+
+
+@pytest.mark.parametrize("key", ["1", "8", "int8", "512"])
+def test_what_is_counted_computes_what_it_says(key: str) -> None:
+    found = counts("--type", key, *(f"--operation={name}" for name in operation_names()))
+    there = {name for name, costs in found["ops"].items() if key in costs}
+    assert {"bit_and", "eq_clear", "if_then_else", "cast_to_bool", "trivial_encrypt"} <= there
+    for name in there:
+        lowered = lower(operation_examples(name)[key], Strategy.THROUGHPUT)
+        verify(lowered.circuit)
+        costs = cast("dict[str, dict[str, int]]", found["ops"][name][key])
+        assert costs["throughput"] == {"pbs": lowered.circuit.bootstraps, "depth": lowered.circuit.depth}
