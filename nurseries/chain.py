@@ -22,7 +22,7 @@ from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from coproc.chain.blocks import NodeFault
 from coproc.chain.events import read_block
-from coproc.chain.follow import Follower
+from coproc.chain.follow import PAGE, Follower
 from coproc.chain.rpc import HttpNode, Session, check_chain, get_head, get_header, get_logs, subscribe
 from coproc.chain.settings import host_of
 from coproc.errors import CoprocError, NotFound, RecoverableError, log_fields
@@ -84,6 +84,8 @@ class ChainActor:
         self.guards = [Guard(f"node {host_of(url)}", Breaker(threshold=3)) for url in settings.urls]
         """Of the nodes, in order of preference."""
         self._follower: Follower | None = None
+        self._page = PAGE
+        """Blocks that are asked for together: fewer after a failure, so that a bad line is got over in small steps."""
         self._doubts: dict[bytes, int] = {}
         self._chance = secrets.SystemRandom().random
         self._log = log.bind(chain_id=settings.chain_id)
@@ -103,6 +105,8 @@ class ChainActor:
             self.error = failure.message
             self.statistics.node_failures += isinstance(failure, NodeFault)
             self._follower = None
+            if isinstance(failure, NodeFault):
+                self._page = max(1, self._page // 2)
             if not isinstance(failure, CircuitOpen):  # that was told when it opened
                 fields = {name: value for name, value in log_fields(failure).items() if name != "chain_id"}
                 self._log.warning("the chain is not followed", node=self.guards[turn % len(self.guards)].name, **fields)
@@ -172,7 +176,7 @@ class ChainActor:
                 raise NotFound("the chain's server key is not registered yet", key_id=settings.key.hex())
             tail = await self._store.chain_tail(settings.chain_id, settings.reorg_depth + 1)
             first = head.number if settings.first_block is None else settings.first_block
-            self._follower = Follower(tail, first=first, depth=settings.reorg_depth)
+            self._follower = Follower(tail, first=first, depth=settings.reorg_depth, page=self._page)
             self.statistics.block = tail[-1].number if tail else -1
         return self._follower
 
@@ -190,6 +194,8 @@ class ChainActor:
         logs = {header.hash: of_block for header, of_block in zip(headers, found, strict=True)}
         for step in steps:
             await self._write(follower, step, logs)
+        if steps:
+            self._page = follower.page = min(PAGE, 2 * self._page)
         return bool(steps)
 
     async def _write(self, follower: Follower, step: Step, logs: dict[bytes, tuple[Log, ...]]) -> None:

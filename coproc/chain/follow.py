@@ -78,7 +78,8 @@ class Follower:
         """Whether ``_blocks`` are all there are: then even the first may be replaced."""
         self._first = first
         self._depth = depth
-        self._page = page
+        self.page = page
+        """How many headers are asked for together: it may change between walks."""
 
     @property
     def tip(self) -> BlockId | None:
@@ -138,7 +139,7 @@ class Follower:
         start = self.next_number
         if head.number < start:
             return [head] if self._blocks else []
-        last = min(head.number, start + self._page - 1)
+        last = min(head.number, start + self.page - 1)
         asked = [ByNumber(number) for number in range(start, last + 1) if number != head.number]
         answers = [*(yield asked)] if asked else []
         if last == head.number:

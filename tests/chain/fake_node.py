@@ -77,6 +77,8 @@ class FakeNode:
         self.connections = 0
         self.requests: list[str] = []
         self.is_mute = False
+        self.patience: int | None = None
+        """Answers on one connection before the node hangs up."""
         self.withheld = 0
         """How many answers about logs will be empty."""
         self._rng = None if seed is None else random.Random(seed)
@@ -118,16 +120,20 @@ class FakeNode:
     async def _handle(self, request: WebSocketRequest) -> None:
         websocket = await request.accept()
         self.connections += 1
+        answers = 0
         try:
-            while True:
+            while answers != self.patience:
+                answers += 1
                 asked = json.loads(await websocket.get_message())
                 self.requests.append(asked["method"])
                 if self.is_mute:
                     continue
                 answer = {"jsonrpc": "2.0", "id": asked["id"], **self._answer(websocket, asked)}
                 await websocket.send_message(json.dumps(answer))
+            await websocket.aclose()
         except ConnectionClosed:
-            self._subscribers.discard(websocket)
+            pass
+        self._subscribers.discard(websocket)
 
     def _answer(  # noqa: PLR0911 - one for each method
         self, websocket: WebSocketConnection, asked: dict[str, Any]

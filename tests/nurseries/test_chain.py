@@ -17,6 +17,7 @@ from coproc.chain.settings import ChainSettings
 from coproc.config import Config, InvalidConfiguration
 from coproc.errors import InvalidInput
 from coproc.program.types import FheType, Handle, new_handle
+from coproc.resilience import Breaker, Guard
 from coproc.store.base import State
 from coproc.store.memory_chain import ChainMemoryStore
 from nurseries.chain import ChainActor
@@ -244,6 +245,19 @@ async def test_what_is_no_node_is_left(said: bytes, scheme: str) -> None:
             chain.mine()
             await caught_up(store, chain)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_line_that_breaks_all_the_time_is_got_over_in_small_steps() -> None:
+    store, chain = ChainMemoryStore(), FakeChain(CHAIN)
+    await with_key(store)
+    for _ in range(100):
+        chain.mine()
+    node = FakeNode(chain)
+    node.patience = 40  # the first page alone takes 128 answers
+    async with node.serving(), following(store, node.url) as actor:
+        actor.guards = [Guard("node", Breaker(threshold=1000))]
+        await caught_up(store, chain)
+        assert node.connections > 3
 
 
 async def test_a_node_that_stands_still_is_left() -> None:
