@@ -12,10 +12,12 @@
 #error "fibers are switched by x86-64 code"
 #endif
 #define __global__
+#define __constant__ static const
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 struct alignas(16) double2 { double x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 
 namespace emulation {
 struct Dim { unsigned x, y, z; };
@@ -33,7 +35,7 @@ constexpr unsigned MOST_THREADS = 1024;
 static Fiber fibers[MOST_THREADS];
 static Fiber *current;
 static void *host_pointer;
-static Barrier block_barrier, warp_barriers[MOST_THREADS / 32];
+static Barrier block_barrier, warp_barriers[MOST_THREADS / 32], named_barriers[16];
 static unsigned long long exchanged[MOST_THREADS / 32][2][32];
 static unsigned threads;
 static Dim block_index, block_size, grid_size;
@@ -90,6 +92,10 @@ static void wait(Barrier &barrier, unsigned expected) {
   leave();
   current->waiting = false;
 }
+static void wait_named(unsigned name, unsigned expected) {
+  if (name < 1 || name > 15) __builtin_trap();
+  wait(named_barriers[name], expected);
+}
 static unsigned warp_size() {
   const unsigned rest = threads - number() / 32 * 32;
   return rest < 32 ? rest : 32;
@@ -111,6 +117,7 @@ static int run_block() {
   memset(shared_zone + GUARD + shared_bytes, 0xA5, GUARD);
   block_barrier = Barrier();
   for (auto &barrier : warp_barriers) barrier = Barrier();
+  for (auto &barrier : named_barriers) barrier = Barrier();
   unsigned turns[MOST_THREADS];
   for (unsigned i = 0; i < threads; i++) {
     Fiber &fiber = fibers[i];
@@ -206,24 +213,39 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T value, int mask) 
   memcpy(&value, &slots[(n ^ mask) % 32], sizeof value);
   return value;
 }
+// Matrix units: registers of a warp as PTX lays them out for mma.m16n8k32 on signed bytes.
+__attribute__((optimize("O3"))) static int dot(const signed char *a, const signed char *b) {
+  int sum = 0;
+  for (int k = 0; k < 32; k++) sum += a[k] * b[k];
+  return sum;
+}
+static inline void multiply_bytes(int (&c)[4], uint4 a, unsigned b0, unsigned b1) {
+  using namespace emulation;
+  struct alignas(32) Factors { signed char rows[16][32], columns[8][32]; };
+  static Factors exchange[MOST_THREADS / 32][2];
+  const unsigned n = number(), lane = n % 32, row = lane / 4, place = lane % 4 * 4, column = lane % 4 * 2;
+  Factors &all = exchange[n / 32][current->shuffles++ & 1];
+  memcpy(&all.rows[row][place], &a.x, 4);
+  memcpy(&all.rows[row + 8][place], &a.y, 4);
+  memcpy(&all.rows[row][place + 16], &a.z, 4);
+  memcpy(&all.rows[row + 8][place + 16], &a.w, 4);
+  memcpy(&all.columns[row][place], &b0, 4);
+  memcpy(&all.columns[row][place + 16], &b1, 4);
+  __syncwarp();
+  for (unsigned j = 0; j < 4; j++) c[j] += dot(all.rows[row + j / 2 * 8], all.columns[column + j % 2]);
+}
 template <class T> static inline T atomicAdd(T *place, T value) {
   const T before = *place;
   *place += value;
   return before;
 }
 template <class T> static inline T __ldg(const T *place) { return *place; }
+static inline double2 load_now(const double2 *place) { return *place; }
+static inline double __int2double_rn(int value) { return value; }
+static inline long long __double2ll_rn(double value) {  // to nearest, ties to even: the processor's own rounding
+  return __builtin_ia32_cvtsd2si64((double __attribute__((vector_size(16)))){value, 0});
+}
 static inline double __ll2double_rn(long long value) { return (double)value; }
-static inline int __double2loint(double value) {
-  uint64_t bits;
-  memcpy(&bits, &value, 8);
-  return (int)(uint32_t)bits;
-}
-static inline double __hiloint2double(int high, int low) {
-  const uint64_t bits = (uint64_t)(uint32_t)high << 32 | (uint32_t)low;
-  double value;
-  memcpy(&value, &bits, 8);
-  return value;
-}
 extern "C" void emulation_order(int order, uint64_t seed) {
   emulation::order = order;
   emulation::seed = seed | 1;

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import structlog
@@ -98,6 +98,35 @@ class BusyTime:
                 self._sum += trio.current_time() - self._since
 
 
+class RunsJobs(Protocol):
+    """What takes jobs: one executor, or several beside each other."""
+
+    retired: trio.Event
+
+    @property
+    def name(self) -> str | None:
+        """The executor's; None until it has been made."""
+        ...
+
+    @property
+    def parallel(self) -> int | None:
+        """Bootstraps that take about as long as a single one; None until the executor has been made."""
+        ...
+
+    @property
+    def reports(self) -> tuple[ExecutorReport, ...]:
+        """Every executor behind it, the one in use first."""
+        ...
+
+    async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take jobs until cancelled or told to retire."""
+        ...
+
+    def retire(self) -> None:
+        """Take no further job; ``run`` returns after those under way."""
+        ...
+
+
 class ExecutorActor:
     """Runs jobs; ``run`` is an actor that can be restarted, and its mailbox outlives it."""
 
@@ -136,6 +165,11 @@ class ExecutorActor:
     def name(self) -> str | None:
         """The executor's; None until it has been made."""
         return None if self._executor is None else self._executor.name
+
+    @property
+    def parallel(self) -> int | None:
+        """Bootstraps that take about as long as a single one; None until the executor has been made."""
+        return None if self._executor is None else lanes_of(self._executor)
 
     @property
     def statistics(self) -> ExecutorReport:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from coproc.config import ExecutorName
     from coproc.health.report import ExecutorReport
     from coproc.keyring import KeyCache
-    from nurseries.executor import ExecutorActor, JobCall
+    from nurseries.executor import JobCall, RunsJobs
     from nurseries.mailbox import Mailbox
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -33,14 +33,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Executors:
     """Runs one executor actor at a time; ``run`` is an actor itself."""
 
-    def __init__(self, make: Callable[[ExecutorName], ExecutorActor], name: ExecutorName) -> None:
+    def __init__(self, make: Callable[[ExecutorName], RunsJobs], name: ExecutorName) -> None:
         """Begin with ``name``; ``make`` makes the actor of a name, and raises ExecutorUnavailable."""
         self._make = make
         self._name: ExecutorName = name
         self._nursery: trio.Nursery | None = None
-        self._leaving: list[ExecutorActor] = []
+        self._leaving: list[RunsJobs] = []
         self._left: tuple[ExecutorReport, ...] = ()
-        self.current: ExecutorActor | None = None
+        self.current: RunsJobs | None = None
         """The one that takes jobs."""
 
     @property
@@ -87,11 +87,11 @@ class Executors:
         nursery.start_soon(self._see_off, before)
         log.warning("another executor computes from now on", executor=actor.name, before=before.name)
 
-    async def _see_off(self, actor: ExecutorActor) -> None:
+    async def _see_off(self, actor: RunsJobs) -> None:
         await actor.retired.wait()
         self._leave(actor)
 
-    def _leave(self, actor: ExecutorActor) -> None:
+    def _leave(self, actor: RunsJobs) -> None:
         if actor in self._leaving:
             self._leaving.remove(actor)
         self._left = add_up([*self._left, *(replace(report, running=0) for report in actor.reports)])
@@ -129,7 +129,7 @@ def make_executor(
     jobs: int,
     prepared_keys: int,
     cache: Path | None = None,
-) -> ExecutorActor:
+) -> RunsJobs:
     """Make the actor of an executor; kernels compiled for cores are kept in the folder ``cache``.
 
     Raises:
@@ -142,5 +142,17 @@ def make_executor(
         reason = find_gpus().reason
         chosen = "cpu" if reason else "gpu"
         log.info("choosing the executor", chosen=chosen, reason=reason or "a GPU was found")
-    make = gpu_executor if chosen in {"gpu", "emulated"} else cpu_executor
-    return make(keys, mailbox, name=chosen, threads=threads, jobs=jobs, prepared_keys=prepared_keys, cache=cache)
+    if chosen not in {"gpu", "emulated"}:
+        return cpu_executor(
+            keys, mailbox, name=chosen, threads=threads, jobs=jobs, prepared_keys=prepared_keys, cache=cache
+        )
+    return gpu_executor(
+        keys,
+        mailbox,
+        name=chosen,
+        threads=threads,
+        jobs=jobs,
+        prepared_keys=prepared_keys,
+        devices=find_gpus().devices if chosen == "gpu" else 1,
+        cache=cache,
+    )

@@ -8,6 +8,7 @@ Rows of a cancelled job are given back after the device is done with them. It mu
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,12 +22,13 @@ from coproc.executors.base import ExecutorUnavailable
 from coproc.executors.factory import create_device_executor, create_executor
 from coproc.executors.gpu import DeviceExecutor
 from coproc.executors.gpu.device import DeviceFailure, DeviceHung, DeviceLost
+from coproc.executors.gpu.owner import MOST_UNDER_WAY
 from coproc.health.report import ActorReport
 from coproc.resilience import Breaker, BreakerState, CircuitOpen, Guard
 from nurseries.executor import ComputationDefect, ExecutorActor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
     from coproc.executors.base import Executor
     from coproc.health.report import ExecutorReport
     from coproc.keyring import KeyCache
-    from nurseries.executor import Job, JobCall
+    from nurseries.executor import Job, JobCall, RunsJobs
     from nurseries.mailbox import Mailbox
 
 T = TypeVar("T")
 LEVEL_SECONDS: Final = {"gpu": 30.0, "emulated": 900.0}
 """How long one wait for a device may last, by executor."""
+LEVELS_AHEAD: Final = MOST_UNDER_WAY + 1
+"""Levels of one job that are asked for at once: one more than a device is given, so that it never waits for Trio."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -60,6 +64,7 @@ class GpuExecutorActor(ExecutorActor):
         prepared_keys: int = 2,
         level_seconds: float = 30.0,
         breaker: Breaker | None = None,
+        label: str = "gpu",
     ) -> None:
         """Take up to ``jobs`` jobs at once; two failures in a row open the breaker."""
         super().__init__(make, keys, mailbox, jobs=jobs, prepared_keys=prepared_keys)
@@ -68,11 +73,16 @@ class GpuExecutorActor(ExecutorActor):
         self._fallback_executor: Executor | None = None
         self._opening = trio.Lock()
         self._level_seconds = level_seconds
-        self.guard = Guard("gpu", breaker or Breaker(threshold=2))
+        self.guard = Guard(label, breaker or Breaker(threshold=2))
         self._stuck: Callable[[], bool] | None = None
         self._lost: DeviceLost | None = None
         self.taken_over = 0
         """Jobs that the cores finished or began because the device could not."""
+
+    @property
+    def parallel(self) -> int | None:
+        """Bootstraps that take about as long as a single one; None until the device is open."""
+        return self._executor.parallel if isinstance(self._executor, DeviceExecutor) else None
 
     @property
     def device_health(self) -> ActorReport:
@@ -120,14 +130,19 @@ class GpuExecutorActor(ExecutorActor):
                 else:
                     prepared, inputs = await self._prepare(executor, job.key_id), job.inputs
                 evaluation = executor.evaluate(prepared, job.circuit, inputs)
+            running: deque[Future[None]] = deque()
             try:
                 await self._wait(evaluation.begin())
                 for level in job.circuit.levels:
+                    while evaluation.levels_left and len(running) < LEVELS_AHEAD:
+                        running.append(evaluation.begin_level())
                     with self._busy.counting():
-                        await self._wait(evaluation.begin_level())
+                        await self._wait(running.popleft())
                     self._count(executor, level)
                 return await self._wait(evaluation.begin_outputs())
             finally:
+                for future in running:
+                    future.cancel()
                 evaluation.close()
         except DeviceLost as error:
             self._lost = error
@@ -196,6 +211,55 @@ def require_gpu() -> None:
         raise ExecutorUnavailable(presence.reason, devices=presence.devices)
 
 
+class GpuExecutors:
+    """Several devices beside each other: whole jobs go to whichever has room first."""
+
+    def __init__(self, devices: Sequence[GpuExecutorActor]) -> None:
+        """Run one actor a device, all of which take jobs from one mailbox."""
+        self.devices: Final = tuple(devices)
+        self.retired = trio.Event()
+        """Set once the last job of all devices is over."""
+
+    @property
+    def name(self) -> str | None:
+        """The names of all, None until they have been opened."""
+        names = [device.name for device in self.devices]
+        return None if None in names else ", ".join(filter(None, names))
+
+    @property
+    def parallel(self) -> int | None:
+        """Of one device: a job runs on one."""
+        return self.devices[0].parallel
+
+    @property
+    def reports(self) -> tuple[ExecutorReport, ...]:
+        """Every device, and the cores that took over from it."""
+        return tuple(report for device in self.devices for report in device.reports)
+
+    async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take jobs until cancelled or told to retire.
+
+        Raises:
+            ExecutorUnavailable: a device could not be opened.
+        """
+        async with trio.open_nursery() as nursery:
+            names = [str(await nursery.start(device.run)) for device in self.devices]
+            task_status.started(", ".join(names))
+        self.retired.set()
+
+    def retire(self) -> None:
+        """Take no further job; ``run`` returns after those under way."""
+        for device in self.devices:
+            device.retire()
+
+
+def devices_of(actor: RunsJobs | None) -> tuple[GpuExecutorActor, ...]:
+    """Return the devices behind an executor's actor; none if it runs on cores."""
+    if isinstance(actor, GpuExecutors):
+        return actor.devices
+    return (actor,) if isinstance(actor, GpuExecutorActor) else ()
+
+
 def gpu_executor(
     keys: KeyCache,
     mailbox: Mailbox[JobCall],
@@ -204,18 +268,32 @@ def gpu_executor(
     threads: int | None = None,
     jobs: int = 4,
     prepared_keys: int = 2,
+    devices: int = 1,
     cache: Path | None = None,
-) -> GpuExecutorActor:
-    """Make the actor; ``name`` is ``gpu`` or ``emulated``, and ``threads`` are the cores' that take over.
+) -> RunsJobs:
+    """Make the actor of one or several devices.
 
-    Compiled kernels of the cores are kept in the folder ``cache``.
+    Args:
+        keys: evaluation keys, of which every device keeps ``prepared_keys``.
+        mailbox: where jobs come from.
+        name: ``gpu`` or ``emulated``.
+        threads: of the cores that take over where a device fails.
+        jobs: at once on each device.
+        prepared_keys: that a device keeps.
+        devices: how many there are; CUDA numbers them from 0.
+        cache: folder of compiled kernels of the cores.
     """
-    return GpuExecutorActor(
-        partial(create_device_executor, name),
-        partial(create_executor, "cpu", threads, cache=cache),
-        keys,
-        mailbox,
-        jobs=jobs,
-        prepared_keys=prepared_keys,
-        level_seconds=LEVEL_SECONDS[name],
-    )
+    actors = [
+        GpuExecutorActor(
+            partial(create_device_executor, name, number if devices > 1 else None),
+            partial(create_executor, "cpu", threads, cache=cache),
+            keys,
+            mailbox,
+            jobs=jobs,
+            prepared_keys=prepared_keys,
+            level_seconds=LEVEL_SECONDS[name],
+            label="gpu" if devices == 1 else f"gpu-{number}",
+        )
+        for number in range(devices)
+    ]
+    return actors[0] if devices == 1 else GpuExecutors(actors)

@@ -15,7 +15,7 @@ from coproc.metrics import Figure
 from coproc.program.planning import PLAN_VERSION
 from coproc.resilience import BreakerState
 from coproc.tracing import export_report
-from nurseries.gpu_executor import GpuExecutorActor
+from nurseries.gpu_executor import devices_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,15 +41,13 @@ def make_report(service: Service) -> HealthReport:
     for chain_id, chain in service.chains.items():
         if actors[f"chain-{chain_id}"].healthy:
             actors[f"chain-{chain_id}"] = chain.health
-    if isinstance(service.executor, GpuExecutorActor):
-        actors["gpu"] = service.executor.device_health
+    actors |= {gpu.guard.name: gpu.device_health for gpu in devices_of(service.executor)}
     if "flags" in actors and actors["flags"].healthy:
         actors["flags"] = service.flags.health
     export = export_report()
     guards = [*_guards(service.store, service.chains)]
     actors |= {guard.name: guard_health(guard) for guard in (service.store.guards if service.store else ())}
-    if isinstance(service.executor, GpuExecutorActor):
-        guards.append((service.executor.guard.name, service.executor.guard))
+    guards += [(gpu.guard.name, gpu.guard) for gpu in devices_of(service.executor)]
     if export is not None:
         guards.append((export.guard.name, export.guard))
         actors[export.guard.name] = guard_health(export.guard)
@@ -130,9 +128,8 @@ def _figures(service: Service) -> Iterator[Figure]:
         yield from service.flags.figures()
         for report in service.executors.reports:
             yield from _of_executor(report)
-    if isinstance(service.executor, GpuExecutorActor):
-        label = {"executor": service.executor.statistics.name}
-        yield Figure("executor_taken_over_total", service.executor.taken_over, label)
+    for gpu in devices_of(service.executor):
+        yield Figure("executor_taken_over_total", gpu.taken_over, {"executor": gpu.statistics.name})
     for chain_id, chain in service.chains.items():
         for name, value in asdict(chain.statistics).items():
             called = {"head": "chain_head_block", "block": "chain_block"}.get(name, f"chain_{name}_total")

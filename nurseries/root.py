@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from coproc.program.lowering import LoweringSettings
     from coproc.program.planning import Lanes
     from coproc.store.overview import ViewedStore
-    from nurseries.executor import ExecutorActor
+    from nurseries.executor import RunsJobs
 
 TFHE_VERSIONS: Final = ("1.5", "1.6", "1.7")
 JOBS_AT_ONCE: Final = 2
@@ -166,7 +166,7 @@ class Service:
         )
 
     @property
-    def executor(self) -> ExecutorActor | None:
+    def executor(self) -> RunsJobs | None:
         """The one that takes jobs."""
         return None if self.executors is None else self.executors.current
 
@@ -296,7 +296,7 @@ class Service:
             self.executors = Executors(self._make_executor, self.flags.flags.executor)
         await self.executors.run(task_status=task_status)
 
-    def _make_executor(self, name: ExecutorName) -> ExecutorActor:
+    def _make_executor(self, name: ExecutorName) -> RunsJobs:
         config = self.config
         _, keys = self._needs()
         return make_executor(
@@ -330,7 +330,8 @@ class Service:
         base = Policy(
             jobs=JOBS_AT_ONCE, guest_jobs=GUEST_JOBS, lease_seconds=config.lease_seconds, attempts=config.attempts
         )
-        return scheduler_settings(flags, base, config.threads or len(os.sched_getaffinity(0)))
+        lanes = self.executor.parallel if self.executor is not None else None
+        return scheduler_settings(flags, base, lanes or config.threads or len(os.sched_getaffinity(0)))
 
     async def _follow(self, flags: Flags) -> None:
         """Go over to other flags; what can fail comes first."""

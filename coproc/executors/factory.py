@@ -53,8 +53,12 @@ def create_executor(
     raise InvalidInput("executor", f"must be one of {', '.join(EXECUTOR_NAMES)}, got {name!r}")
 
 
-def create_device_executor(name: str) -> DeviceExecutor:
-    """Open the first GPU (``gpu``) or its emulation on one core (``emulated``).
+def create_device_executor(name: str, number: int | None = None) -> DeviceExecutor:
+    """Open a GPU (``gpu``) or its emulation on one core (``emulated``).
+
+    Args:
+        name: which of the two.
+        number: of the GPU among several, which then is part of the executor's name; the only one by default.
 
     Raises:
         InvalidInput: the name is neither.
@@ -62,12 +66,13 @@ def create_device_executor(name: str) -> DeviceExecutor:
     """
     from coproc.executors.gpu import DeviceExecutor  # noqa: PLC0415 - optional part
 
+    called = name if number is None else f"{name}-{number}"
     if name == "gpu":
         from coproc.executors.gpu.cuda import CudaDevice  # noqa: PLC0415 - optional part
 
-        return DeviceExecutor(name, CudaDevice)
+        return DeviceExecutor(called, lambda: CudaDevice(number or 0))
     if name == "emulated":
         from coproc.executors.gpu.emulation import EmulatedDevice  # noqa: PLC0415 - needs a compiler
 
-        return DeviceExecutor(name, EmulatedDevice)
+        return DeviceExecutor(called, EmulatedDevice)
     raise InvalidInput("executor", f"must be gpu or emulated, got {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +17,14 @@ from coproc.executors.gpu.device import DeviceFailure, DeviceLost, DeviceOutOfMe
 from coproc.executors.gpu.emulation import EmulatedDevice
 from coproc.executors.gpu.kernels import DeviceKey
 from coproc.resilience import Breaker
-from nurseries.gpu_executor import GpuExecutorActor
+from nurseries.gpu_executor import GpuExecutorActor, GpuExecutors, devices_of
 from nurseries.mailbox import Mailbox, ask
 from tests.nurseries.test_executor import job, keys, until, value_of
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    from coproc.executors.gpu.device import DeviceArray
+    from coproc.executors.gpu.device import DeviceArray, Mark
     from nurseries.executor import JobCall
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation of kernels needs g++")
@@ -40,7 +41,7 @@ class FailingDevice(EmulatedDevice):
         self.waits = 0
         self.room: int | None = None
 
-    def synchronize(self) -> None:
+    def synchronize(self, mark: Mark | None = None) -> None:  # noqa: ARG002 - the device's signature
         self.waits += 1
         assert self.gate.wait(60)
         if self.errors:
@@ -185,4 +186,57 @@ async def test_rows_of_a_cancelled_job_come_back_after_the_device_is_done() -> N
         await until(lambda: slots.free == len(slots._free))
         assert value_of(await ask(mailbox, job(1, 1))) == 2
         assert actor.taken_over == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_several_devices_share_the_jobs_and_one_that_fails_leaves_the_others_alone() -> None:
+    devices = [FailingDevice(), FailingDevice()]
+    mailbox = Mailbox["JobCall"]("jobs", 8)
+
+    def open_device(number: int) -> DeviceExecutor:
+        return DeviceExecutor(f"emulated-{number}", lambda: devices[number])
+
+    fleet = GpuExecutors(
+        [
+            GpuExecutorActor(
+                partial(open_device, number),
+                lambda: create_executor("cpu", 1),
+                keys(),
+                mailbox,
+                jobs=1,
+                label=f"gpu-{number}",
+            )
+            for number in range(2)
+        ]
+    )
+    async with trio.open_nursery() as nursery:
+        assert await nursery.start(fleet.run) == "emulated-0, emulated-1"
+        first, second = devices_of(fleet)
+        devices[0].gate.clear()
+        results: list[int] = []
+
+        async def one(value: int) -> None:
+            results.append(value_of(await ask(mailbox, job(value, 1))))
+
+        async with trio.open_nursery() as callers:
+            callers.start_soon(one, 0)
+            await until(lambda: first.statistics.running + second.statistics.running == 1)
+            devices[0].gate.set()
+        for _ in range(6):
+            async with trio.open_nursery() as callers:
+                for value in range(2):
+                    callers.start_soon(one, value)
+        assert sorted(results) == [1] * 7 + [2] * 6
+        assert first.statistics.jobs > 0
+        assert second.statistics.jobs > 0
+        devices[0].errors = [DeviceLost("gone")]
+        while first.device_health.healthy:
+            async with trio.open_nursery() as callers:
+                for value in range(2):
+                    callers.start_soon(one, value)
+        assert second.device_health.healthy
+        assert {report.name for report in fleet.reports} == {"emulated-0", "emulated-1", "cpu"}
+        fleet.retire()
+        with trio.fail_after(30):
+            await fleet.retired.wait()
         nursery.cancel_scope.cancel()

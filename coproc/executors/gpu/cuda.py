@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import numpy as np
 
 from coproc.executors.base import ExecutorUnavailable
-from coproc.executors.gpu.device import DeviceFailure, DeviceLost, DeviceOutOfMemory
+from coproc.executors.gpu.device import DeviceFailure, DeviceLost, DeviceOutOfMemory, Speed
 from coproc.executors.gpu.source import kernel_source
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from coproc.executors.gpu.device import Argument, DeviceArray
+    from coproc.executors.gpu.device import Argument, DeviceArray, Mark
 
 OPTIONS: Final = ("-std=c++17", "--fmad=false")
 PASSING: Final = frozenset(
@@ -35,7 +35,7 @@ class _Array(Protocol):
     shape: tuple[int, ...]
     nbytes: int
 
-    def get(self, *, out: NDArray[np.generic]) -> None: ...
+    def get(self, *, out: NDArray[np.generic], blocking: bool) -> None: ...
     def fill(self, value: int) -> None: ...
 
 
@@ -53,6 +53,11 @@ class _RawModule(Protocol):
     def get_function(self, name: str) -> _Kernel: ...
 
 
+class _Event(Protocol):
+    def record(self) -> object: ...
+    def synchronize(self) -> None: ...
+
+
 class _Stream(Protocol):
     def use(self) -> object: ...
     def synchronize(self) -> None: ...
@@ -60,6 +65,7 @@ class _Stream(Protocol):
 
 class _CudaDevice(Protocol):
     attributes: Mapping[str, int]
+    compute_capability: str
     mem_info: tuple[int, int]
 
     def use(self) -> object: ...
@@ -67,8 +73,10 @@ class _CudaDevice(Protocol):
 
 class _Cuda(Protocol):
     def is_available(self) -> bool: ...
+    def alloc_pinned_memory(self, size: int) -> memoryview: ...
     def Device(self, number: int) -> _CudaDevice: ...  # noqa: N802 - CuPy's name
-    def Stream(self, *, non_blocking: bool) -> _Stream: ...  # noqa: N802 - CuPy's name
+    def Stream(self, *, non_blocking: bool, priority: int) -> _Stream: ...  # noqa: N802 - CuPy's name
+    def Event(self, *, block: bool, disable_timing: bool) -> _Event: ...  # noqa: N802 - CuPy's name
 
 
 class _CuPy(Protocol):
@@ -144,8 +152,14 @@ class CudaDevice:
         self._cupy = cupy
         self._number = number
         self._device: _CudaDevice | None = None
+        self._streams: list[_Stream] = []
+        """For computing, and for what runs aside; the first one is current in between."""
         self._stream: _Stream | None = None
-        self._name, self._processors = "", 1
+        """The current one."""
+        self._staging: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        """Pinned memory, through which results leave."""
+        self._name, self._processors, self._shared_bytes = "", 1, 0
+        self._speed: Speed | None = None
 
     @property
     def name(self) -> str:
@@ -157,14 +171,29 @@ class CudaDevice:
         """Multiprocessors."""
         return self._processors
 
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that one block may have, when asked for."""
+        return self._shared_bytes
+
+    @property
+    def speed(self) -> Speed | None:
+        """Clock and compute capability."""
+        return self._speed
+
     def activate(self) -> None:
         """Make the device and a stream of its own current in this thread."""
         with reading_errors("open"):
             self._device = self._cupy.cuda.Device(self._number)
             self._device.use()
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+            self._streams = [self._cupy.cuda.Stream(non_blocking=True, priority=priority) for priority in (0, -1)]
+            self._stream = self._streams[0]
             self._stream.use()
             self._processors = self._device.attributes["MultiProcessorCount"]
+            major, minor = divmod(int(self._device.compute_capability), 10)
+            if (kilohertz := self._device.attributes.get("ClockRate")) is not None:
+                self._speed = Speed(1e3 * kilohertz, (major, minor))
+            self._shared_bytes = self._device.attributes["MaxSharedMemoryPerBlockOptin"]
             runtime = import_module("cupy.cuda.runtime")
             properties = cast("Mapping[str, bytes]", runtime.getDeviceProperties(self._number))
             self._name = properties["name"].decode()
@@ -193,14 +222,41 @@ class CudaDevice:
             return self._cupy.asarray(np.ascontiguousarray(array), blocking=False)
 
     def download(self, array: DeviceArray, target: NDArray[np.generic]) -> None:
-        """Copy, and wait."""
+        """Copy through pinned memory, and wait."""
         with reading_errors("download"):
-            cast("_Array", array).get(out=target)
+            if self._staging.nbytes < array.nbytes:
+                pinned = self._cupy.cuda.alloc_pinned_memory(array.nbytes)
+                self._staging = np.frombuffer(pinned, dtype=np.uint8, count=array.nbytes)
+            staged: NDArray[np.generic] = np.ndarray(target.shape, target.dtype, buffer=self._staging.data)
+            cast("_Array", array).get(out=staged, blocking=False)
+            self.synchronize()
+            np.copyto(target, staged)
 
-    def synchronize(self) -> None:
-        """Wait for the stream; the GIL is released meanwhile."""
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Use the second stream, whose small kernels come before the next blocks of large ones."""
+        with reading_errors("stream"):
+            self._stream = self._streams[1]
+            self._stream.use()
+        try:
+            yield
+        finally:
+            self._stream = self._streams[0]
+            self._stream.use()
+
+    def mark(self) -> Mark:
+        """Record an event whose waiters sleep instead of spinning."""
+        with reading_errors("mark"):
+            event = self._cupy.cuda.Event(block=True, disable_timing=True)
+            event.record()
+            return event
+
+    def synchronize(self, mark: Mark | None = None) -> None:
+        """Wait for an event or the current stream; the GIL is released meanwhile."""
         with reading_errors("synchronize"):
-            if self._stream is not None:
+            if mark is not None:
+                mark.synchronize()
+            elif self._stream is not None:
                 self._stream.synchronize()
 
     def free_bytes(self) -> int:

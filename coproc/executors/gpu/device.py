@@ -6,12 +6,14 @@ ciphertexts, keys or circuits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from coproc.errors import FatalError, RecoverableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
@@ -58,6 +60,14 @@ class DeviceArray(Protocol):
         ...
 
 
+class Mark(Protocol):
+    """A place in the order of a device's work."""
+
+    def synchronize(self) -> None:
+        """Wait until the work before it is done."""
+        ...
+
+
 Argument: TypeAlias = DeviceArray | int
 """Of a kernel: an array, or an ``int`` of 32 bits."""
 
@@ -77,8 +87,18 @@ class Module(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Of a device's multiprocessors."""
+
+    hertz: float
+    """Highest clock."""
+    capability: tuple[int, int]
+    """CUDA's compute capability."""
+
+
 class Device(Protocol):
-    """One device. All calls come from one thread; work runs in the order of the calls.
+    """One device. All calls come from one thread; work runs in the order of the calls, but for ``aside``.
 
     Every method may raise ``DeviceFailure``, ``DeviceOutOfMemory`` or ``DeviceLost``.
     """
@@ -90,7 +110,17 @@ class Device(Protocol):
 
     @property
     def processors(self) -> int:
-        """Multiprocessors: up to this many ciphertexts the latency kernel is used."""
+        """Multiprocessors: how many blocks run at the same time, or a multiple of that."""
+        ...
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that one block may have."""
+        ...
+
+    @property
+    def speed(self) -> Speed | None:
+        """What limits are computed from; None where nobody knows."""
         ...
 
     def activate(self) -> None:
@@ -117,8 +147,16 @@ class Device(Protocol):
         """Copy into ``target`` of the same shape and type, and wait for it."""
         ...
 
-    def synchronize(self) -> None:
-        """Wait until all work is done; failures of earlier launches appear here."""
+    def aside(self) -> AbstractContextManager[None]:
+        """Run what is started in the block beside the work outside it, which it neither waits for nor holds up."""
+        ...
+
+    def mark(self) -> Mark:
+        """Note which work has been given out so far."""
+        ...
+
+    def synchronize(self, mark: Mark | None = None) -> None:
+        """Wait until all work up to a mark is done, or all there is on this side; failures of launches appear here."""
         ...
 
     def free_bytes(self) -> int:

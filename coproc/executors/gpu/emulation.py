@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -24,11 +25,11 @@ from coproc.executors.gpu.device import DeviceFailure
 from coproc.executors.gpu.source import kernel_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
-    from coproc.executors.gpu.device import Argument, DeviceArray
+    from coproc.executors.gpu.device import Argument, DeviceArray, Mark
 
 FLAGS: Final = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-DCOPROC_EMULATION")
 ORDERS: Final = {"forward": 0, "reverse": 1, "random": 2}
@@ -159,6 +160,13 @@ def _machine_flags() -> list[str]:
     return ["-mavx2", "-mfma"] if {"avx2", "fma"} <= words else []
 
 
+class _Done:
+    """A mark in work that is done."""
+
+    def synchronize(self) -> None:
+        """Nothing is under way."""
+
+
 class EmulatedDevice:
     """A device whose memory is numpy's and whose processor is one core of this machine."""
 
@@ -175,6 +183,16 @@ class EmulatedDevice:
     def name(self) -> str:
         """Model."""
         return "emulated"
+
+    @property
+    def shared_bytes(self) -> int:
+        """As on a Hopper GPU."""
+        return 232448
+
+    @property
+    def speed(self) -> None:
+        """Nobody knows."""
+        return None
 
     def activate(self) -> None:
         """Nothing to do."""
@@ -201,7 +219,16 @@ class EmulatedDevice:
         """Copy."""
         target[...] = _numpy(array)
 
-    def synchronize(self) -> None:
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Nothing runs beside anything."""
+        yield
+
+    def mark(self) -> Mark:
+        """Whatever was launched is done."""
+        return _Done()
+
+    def synchronize(self, mark: Mark | None = None) -> None:
         """Launches run to their end: nothing is under way."""
 
     def free_bytes(self) -> int:

@@ -6,8 +6,10 @@ know.
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -21,20 +23,24 @@ from coproc.executors.lwe import HALF_STEP_BELOW_DELTA, Extractions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from coproc.circuits.circuit import Circuit, LinearForms, LookUpTable
     from coproc.executors.base import PreparedKey
-    from coproc.executors.gpu.device import Device, DeviceArray, DeviceLost
+    from coproc.executors.gpu.device import Device, DeviceArray, DeviceLost, Mark
     from coproc.tfhe.keys import EvaluationKey
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LevelWork:
     """One level of one job, in rows of the slab."""
 
+    job: object
+    """Identity of the job: its levels follow one another."""
     key: DeviceKey
     forms: LinearForms
     rows: NDArray[np.int32]
@@ -46,8 +52,17 @@ class LevelWork:
     """Slab row of every output, in the row order of ``Executor.bootstrap``."""
 
 
-def run_levels(device: Device, works: Sequence[LevelWork]) -> None:
-    """Run levels of jobs under one key as one, and wait for the device."""
+PIECE: Final = 512
+"""Ciphertexts that are copied at once."""
+
+
+def together(one: LevelWork, other: LevelWork) -> bool:
+    """Whether two levels may run as one."""
+    return one.key is other.key and one.job is not other.job
+
+
+def run_levels(device: Device, works: Sequence[LevelWork]) -> Mark:
+    """Start levels of jobs under one key as one; the mark is passed when they are done."""
     key = works[0].key
     counts = np.array([work.forms.count for work in works])
     first_form = np.cumsum(counts) - counts
@@ -71,7 +86,7 @@ def run_levels(device: Device, works: Sequence[LevelWork]) -> None:
         key.slab,
         np.concatenate([work.targets for work in works]),
     )
-    device.synchronize()
+    return device.mark()
 
 
 def switch_forms(
@@ -115,6 +130,7 @@ class DeviceEvaluation:
         self._rows: NDArray[np.int32] | None = None
         self._row_of_wire = np.zeros(0, dtype=np.int32)
         self._closed = False
+        self._begun: list[Future[None]] = []
 
     def begin(self) -> Future[None]:
         """Start to take rows and to copy the inputs there; must be done before the first level begins.
@@ -122,17 +138,46 @@ class DeviceEvaluation:
         The result may be a ``DeviceFailure``: there is no room for this job now, or the device failed.
         """
 
-        def begin(device: Device) -> None:
-            if self._closed:
-                return
-            key, circuit = self._key, self._circuit
-            rows = key.slots.take(self._capacity)
+        def take(_: Device) -> None:
+            rows = self._key.slots.take(self._capacity)
             self._rows, self._row_of_wire = rows, rows[self._slots]
-            if circuit.inputs:
-                kernels.place(device, key, self._inputs, self._row_of_wire[: circuit.inputs])
+
+        def copy(device: Device, begin: int, end: int) -> None:
+            with device.aside():
+                kernels.place(device, self._key, self._inputs[begin:end], self._row_of_wire[begin:end])
                 device.synchronize()
 
-        return self._executor.owner.submit(begin)
+        return self._in_pieces(self._circuit.inputs, copy, take)
+
+    def _in_pieces(
+        self,
+        count: int,
+        work: Callable[[Device, int, int], None],
+        before: Callable[[Device], None] = lambda _: None,
+    ) -> Future[None]:
+        """Copy ``count`` ciphertexts in pieces, between which levels of others begin."""
+        failed: list[BaseException] = []
+
+        def piece(device: Device, begin: int, end: int) -> None:
+            if self._closed or failed:
+                return
+            try:
+                if begin == 0:
+                    before(device)
+                work(device, begin, end)
+            except BaseException as error:
+                failed.append(error)
+                raise
+
+        def last(device: Device, begin: int, end: int) -> None:
+            if failed:
+                raise failed[0]
+            piece(device, begin, end)
+
+        for begin in range(0, count - PIECE, PIECE):
+            self._executor.owner.submit(partial(piece, begin=begin, end=begin + PIECE))
+        begin = max(0, count - 1) // PIECE * PIECE
+        return self._executor.owner.submit(partial(last, begin=begin, end=count))
 
     @property
     def levels_left(self) -> int:
@@ -142,6 +187,8 @@ class DeviceEvaluation:
     def begin_level(self) -> Future[None]:
         """Start the next level; levels of other jobs under this key may join it.
 
+        It may be asked for before the one before it is done.
+
         Raises:
             InvalidInput: no level is left.
         """
@@ -150,6 +197,7 @@ class DeviceEvaluation:
         level, tables = self._circuit.levels[self._next_level], self._circuit.tables
         self._next_level += 1
         work = LevelWork(
+            job=self,
             key=self._key,
             forms=level.forms,
             rows=self._row_of_wire[level.forms.sources],
@@ -158,14 +206,16 @@ class DeviceEvaluation:
             tables=tables,
             targets=self._row_of_wire[output_wires(level, tables)],
         )
-        return self._executor.owner.submit_level(work)
+        future = self._executor.owner.submit_level(work)
+        self._begun.append(future)
+        return future
 
     def run_level(self) -> None:
         """Run the next level and wait for it."""
         self.begin_level().result()
 
     def begin_outputs(self) -> Future[NDArray[np.uint64]]:
-        """Start to compute and fetch the outputs, shape ``(O, N+1)``.
+        """Start to compute and fetch the outputs, shape ``(O, N+1)``; all levels must be done.
 
         Raises:
             InvalidInput: some level has not run yet.
@@ -177,17 +227,16 @@ class DeviceEvaluation:
         bodies = forms.constants.astype(np.uint64) << np.uint64(key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
         result = np.empty((forms.count, key.words), dtype=np.uint64)
 
-        def fetch(device: Device) -> NDArray[np.uint64]:
-            def run(begin: int, end: int) -> None:
-                terms = slice(int(forms.offsets[begin]), int(forms.offsets[end]))
-                within = (forms.offsets[begin : end + 1] - forms.offsets[begin]).astype(np.int32)
-                part = (rows[terms], forms.coefficients[terms].astype(np.int64), bodies[begin:end])
+        def fetch(device: Device, begin: int, end: int) -> None:
+            terms = slice(int(forms.offsets[begin]), int(forms.offsets[end]))
+            within = (forms.offsets[begin : end + 1] - forms.offsets[begin]).astype(np.int32)
+            part = (rows[terms], forms.coefficients[terms].astype(np.int64), bodies[begin:end])
+            with device.aside():
                 device.download(kernels.linear_forms(device, key, within, *part), result[begin:end])
 
-            kernels.in_waves(forms.count, run)
-            return result
-
-        return self._executor.owner.submit(fetch)
+        done: Future[NDArray[np.uint64]] = Future()
+        self._in_pieces(forms.count, fetch).add_done_callback(partial(_pass_on, done, result))
+        return done
 
     def outputs(self) -> NDArray[np.uint64]:
         """Return the outputs."""
@@ -197,8 +246,10 @@ class DeviceEvaluation:
         """Give the rows back once the device is done with them; returns at once, and may be called again."""
         self._closed = True
 
-        def give_back(_: Device) -> None:
+        def give_back(device: Device) -> None:
             if self._rows is not None:
+                if not all(level.done() for level in self._begun):
+                    device.synchronize()  # cancelled: what still runs writes to the rows
                 rows, self._rows = self._rows, None
                 self._key.slots.give_back(rows)
 
@@ -215,12 +266,17 @@ class DeviceExecutor:
             ExecutorUnavailable: there is no such device, or what it needs is missing.
         """
         self._name = name
-        self.owner: Owner[LevelWork] = Owner(open_device, run_levels, lambda a, b: a.key is b.key)
+        self.owner: Owner[LevelWork] = Owner(open_device, run_levels, together)
 
     @property
     def name(self) -> str:
         """Short name."""
         return self._name
+
+    @property
+    def parallel(self) -> int:
+        """Bootstraps that take about as long as a single one."""
+        return max(1, self.owner.device.processors)
 
     @property
     def device_name(self) -> str:
@@ -295,6 +351,18 @@ class DeviceExecutor:
     def close(self) -> None:
         """Let the device's thread end after the work that waits."""
         self.owner.close()
+
+
+def _pass_on(done: Future[Result], result: Result, copied: Future[None]) -> None:
+    """Answer one future when another one has been answered."""
+    if not done.set_running_or_notify_cancel():
+        return
+    if copied.cancelled():
+        done.set_exception(CancelledError())
+    elif (error := copied.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
 
 
 def _own(prepared: PreparedKey) -> DeviceKey:

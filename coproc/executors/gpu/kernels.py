@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from coproc.executors.gpu.device import DeviceOutOfMemory
-from coproc.executors.gpu.source import CIPHERTEXTS_PER_BLOCK, TILE, WARP, KernelShape
+from coproc.executors.gpu.source import LATENCY_THREADS, ROWS, WARP, KernelShape
 from coproc.executors.lwe import Extractions, accumulator_polynomials
 
 if TYPE_CHECKING:
@@ -30,9 +30,15 @@ Word = TypeVar("Word", bound=np.generic)
 WAVE: Final = 4096
 """Ciphertexts in one round of launches; bounds scratch memory to 100 MB."""
 _THREADS: Final = 256
-_SLICES: Final = 4
+_WARPS: Final = 8
+_BLOCKS_PER_PROCESSOR: Final = 4
+_FEW_ROWS: Final = 64
+_FEW_BLOCKS: Final = 2
+"""Ciphertexts a multiprocessor up to which the latency kernel is the faster one."""
+_FULL_BLOCKS: Final = 4
+"""Ciphertexts that fill a multiprocessor."""
 _SLAB_SHARE: Final = 0.5
-_MOST_ROWS: Final = 1 << 18
+_MOST_ROWS: Final = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +50,7 @@ class DeviceKey:
     shape: KernelShape
     module: Module
     keyswitch_key: DeviceArray
-    """uint64 ``(N, level, n+1)``, the least significant digit first."""
+    """uint32 ``(column groups, steps, pairs of planes, 32, 4)``: bytes of the words in the order of matrix units."""
     spectra: DeviceArray
     """complex128 ``(n, 2, 2, N/2)``: step, row, column, point in the kernels' order."""
     twiddles: DeviceArray
@@ -72,14 +78,18 @@ def load_key(device: Device, key: EvaluationKey, make_slots: Callable[[int], Slo
         DeviceFailure: see ``Device``.
     """
     parameters = key.parameters
-    shape = KernelShape.of(parameters)
+    shape = KernelShape.of(parameters, device.shared_bytes)
     module = device.compile(shape.definitions)
     n, size = parameters.lwe_dimension, parameters.polynomial_size
-    twiddles, latency = (device.upload(shape.twiddles(threads)) for threads in (WARP, shape.latency_threads))
+    twiddles, latency = (device.upload(shape.twiddles(threads)) for threads in (WARP, LATENCY_THREADS))
     spectra = device.empty((n, 2, 2, size // 2), np.complex128)
     source = device.upload(np.ascontiguousarray(key.bootstrap_key).reshape(-1, size))
-    module.launch("transform_key", (4 * n,), WARP, (source, spectra, twiddles), shape.exchange_bytes(WARP))
-    keyswitch_key = device.upload(np.ascontiguousarray(key.keyswitch_key))
+    shared = shape.twiddle_bytes(WARP) + shape.exchange_bytes(WARP)
+    module.launch("transform_key", (4 * n,), WARP, (source, spectra, twiddles), shared)
+    words = device.upload(np.ascontiguousarray(key.keyswitch_key))
+    steps, groups = shape.keyswitch_steps, shape.column_groups
+    planes = device.empty((groups, steps, 4, WARP, 4), np.uint32)
+    module.launch("split_key", (steps // _WARPS, groups), _THREADS, (words, planes))
     device.synchronize()
     rows = max(1, min(_MOST_ROWS, int(_SLAB_SHARE * device.free_bytes()) // (8 * (size + 1))))
     while True:
@@ -95,7 +105,7 @@ def load_key(device: Device, key: EvaluationKey, make_slots: Callable[[int], Slo
         key_id=key.key_id,
         shape=shape,
         module=module,
-        keyswitch_key=keyswitch_key,
+        keyswitch_key=planes,
         spectra=spectra,
         twiddles=twiddles,
         latency_twiddles=latency,
@@ -152,10 +162,19 @@ def linear_forms(
 def keyswitch(device: Device, key: DeviceKey, ciphertexts: DeviceArray) -> DeviceArray:
     """Keyswitch uint64 ``(F, N+1)``; returns uint64 ``(F, n+1)``."""
     count = ciphertexts.shape[0]
+    shape = key.shape
+    tiles = -(-count // ROWS)
+    digits = device.empty((tiles, shape.keyswitch_steps, WARP, 4), np.uint32)
+    key.module.launch("decompose", (shape.keyswitch_steps // _WARPS, tiles), _THREADS, (ciphertexts, digits, count))
     result = device.zeros((count, key.small_words), np.uint64)
-    grid = (-(-key.small_words // TILE), -(-count // TILE), _SLICES)
-    arguments = (ciphertexts, key.keyswitch_key, result, count)
-    key.module.launch("keyswitch", grid, _THREADS, arguments, key.shape.keyswitch_bytes)
+    few = count <= _FEW_ROWS
+    rows, of_a_block = (1, 1) if few else (4, 2)
+    blocks = -(-shape.column_groups * of_a_block // _WARPS), -(-tiles // (rows * of_a_block))
+    slices = max(
+        1, min(shape.keyswitch_steps // 4, device.processors * _BLOCKS_PER_PROCESSOR // (blocks[0] * blocks[1]))
+    )
+    arguments = (ciphertexts, digits, key.keyswitch_key, result, count)
+    key.module.launch("keyswitch_latency" if few else "keyswitch", (*blocks, slices), _THREADS, arguments)
     return result
 
 
@@ -181,27 +200,30 @@ def bootstrap(
     def run(begin: int, end: int) -> None:
         outputs = slice(int(extractions.offsets[begin]), int(extractions.offsets[end]))
         count = end - begin
-        few = count <= device.processors
-        threads = key.shape.latency_threads if few else WARP
-        per_block = 1 if few else CIPHERTEXTS_PER_BLOCK
-        twiddles = key.latency_twiddles if few else key.twiddles
+        few = count <= _FEW_BLOCKS * device.processors
+        threads, per_block = (LATENCY_THREADS, 1) if few else (WARP, key.shape.ciphertexts)
         arguments = (
             switched,
             device.upload(form[begin:end]),
             device.upload(table[begin:end]),
             polynomials,
-            *(key.spectra, twiddles, twiddles),
+            key.spectra,
+            key.latency_twiddles if few else key.twiddles,
             device.upload((extractions.offsets[begin : end + 1] - outputs.start).astype(np.int32)),
             device.upload(_not_empty(extractions.coefficient[outputs].astype(np.int32))),
             device.upload(_not_empty(extractions.added[outputs])),
             device.upload(_not_empty(rows[outputs])),
-            *(target, count),
+            target,
+            count,
         )
         kernel = "bootstrap_latency" if few else "bootstrap"
         shared = key.shape.bootstrap_bytes(threads, per_block)
         key.module.launch(kernel, (-(-count // per_block),), 2 * threads * per_block, arguments, shared)
 
-    in_waves(len(form), run)
+    wave = _FULL_BLOCKS * device.processors
+    full = len(form) // wave * wave if wave else 0
+    in_waves(full, run, full)  # what is left over may be few
+    in_waves(len(form) - full, lambda begin, end: run(full + begin, full + end), len(form))
 
 
 def _blocks(words: int) -> int:

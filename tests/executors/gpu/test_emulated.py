@@ -111,7 +111,7 @@ def test_a_circuit_on_the_slab_has_the_bits_of_cpu_and_gives_its_rows_back(
 
 @pytest.mark.parametrize(("order", "seed"), [("reverse", 1), ("random", 5), ("random", 99)])
 def test_the_order_of_threads_changes_nothing(order: str, seed: int, toy_key: EvaluationKey) -> None:
-    module = build(tuple(sorted(KernelShape.of(TOY_2_2).definitions.items())))
+    module = build(tuple(sorted(KernelShape.of(TOY_2_2, 232448).definitions.items())))
     words = np.random.default_rng(34).integers(0, 1 << 64, (7, 513), dtype=np.uint64)
     rows = np.arange(7, dtype=np.int32)
     results: list[NDArray[np.uint64]] = []
@@ -146,7 +146,7 @@ EXPORT(no_barrier)
 
 
 def test_broken_kernels_are_found() -> None:
-    module = build(tuple(sorted(KernelShape.of(TOY_2_2).definitions.items())), WRONG)
+    module = build(tuple(sorted(KernelShape.of(TOY_2_2, 232448).definitions.items())), WRONG)
     with pytest.raises(LaunchRefused, match="deadlock: 5 of 32 threads"):
         module.launch("deadlock", (1,), 32, (0,))
     for by in (0, 100, -65):
