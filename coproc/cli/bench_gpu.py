@@ -1,81 +1,89 @@
-"""``coproc bench gpu``: rates of the device over batch sizes, and the transfer end to end, as one record.
+"""``coproc bench gpu``: a device's rates over batch sizes, 64-bit operations, and transfers end to end.
 
-Decides what is measured and where records go; the emulation can be measured to try the script, and says so.
+Decides what is measured; the emulation can be measured to try the command, and says so.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from coproc.cli.measuring import LIMITS, Figure, Record, figure, new_record, rate, recorded
 from coproc.errors import IrrecoverableError
 from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
+
+if TYPE_CHECKING:
+    from coproc.circuits.circuit import Circuit
+
+OPERATIONS: Final = ("add", "sub", "mul", "eq", "lt", "min", "if_then_else", "bit_and", "shl", "div")
+"""What `--operations` measures at 64 bits."""
+FULL: Final = 1056
+"""Bootstraps of a level that fill a large device twice."""
+MOST_BOOTSTRAPS: Final = 100_000
+"""In one job."""
 
 
 @click.command("gpu")
 @click.option("--largest", default=8192, show_default=True, help="Largest batch; sizes double from 1.")
-@click.option("--repeats", default=3, show_default=True, help="Rounds; the median is reported.")
-@click.option("--transfers", default=64, show_default=True, help="Transfers merged into one job.")
-@click.option("--emulated", is_flag=True, help="Measure the emulation with toy parameters, to try the script.")
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default="benchmarks/results")
-def bench_gpu(largest: int, repeats: int, transfers: int, results: Path, *, emulated: bool) -> None:
-    """Measure keyswitch, bootstrap and transfers on the first GPU, and record them with its name and the date."""
+@click.option("--passes", default=3, show_default=True, help="Passes; the median is reported.")
+@click.option("--transfers", default=256, show_default=True, help="Transfers merged into one job.")
+@click.option("--jobs", default=8, show_default=True, help="Such jobs, four beside each other.")
+@click.option("--operations/--no-operations", default=True, help="Measure 64-bit operations, too.")
+@click.option("--emulated", is_flag=True, help="Measure the emulation with toy parameters, to try the command.")
+@recorded
+def bench_gpu(largest: int, passes: int, transfers: int, jobs: int, *, operations: bool, emulated: bool) -> Record:
+    """Measure keyswitches, bootstraps, operations and transfers on the first GPU."""
     import numpy as np  # noqa: PLC0415 - heavy
 
     from coproc.circuits.merge import merge  # noqa: PLC0415 - heavy
     from coproc.circuits.strategy import Strategy  # noqa: PLC0415 - heavy
-    from coproc.executors.bench import measure, random_key  # noqa: PLC0415 - heavy
+    from coproc.executors.bench import random_key  # noqa: PLC0415 - heavy
     from coproc.executors.factory import create_device_executor  # noqa: PLC0415 - heavy
-    from coproc.program.catalogue import transfer  # noqa: PLC0415 - heavy
-    from coproc.program.lowering import lower  # noqa: PLC0415 - heavy
+    from coproc.executors.gpu.bench import limits, time_batches, time_circuit  # noqa: PLC0415 - heavy
+    from coproc.program.catalogue import operation_graph, transfer  # noqa: PLC0415 - heavy
+    from coproc.program.planning import lower_cached  # noqa: PLC0415 - heavy
+    from coproc.program.types import FheType  # noqa: PLC0415 - heavy
 
-    name = "emulated" if emulated else "gpu"
     parameters = TOY_2_2 if emulated else V1_5_2_2
     try:
-        executor = create_device_executor(name)
+        executor = create_device_executor("emulated" if emulated else "gpu")
     except IrrecoverableError as error:
         raise click.ClickException(error.message) from error
-    rng = np.random.default_rng(0)
-    key = random_key(parameters, rng)
-    rows: list[dict[str, float]] = []
-    batch = 1
-    while batch <= largest:
-        figures = measure(executor, parameters, batch, repeats=repeats, key=key)
-        rows.append(
-            {
-                "batch": batch,
-                "keyswitch_per_second": batch / figures.keyswitch_seconds,
-                "bootstrap_per_second": batch / figures.bootstrap_seconds,
-                "both_per_second": batch / (figures.keyswitch_seconds + figures.bootstrap_seconds),
-            }
-        )
-        click.echo("batch {batch}: {both_per_second:.1f} keyswitches and bootstraps a second".format(**rows[-1]))
-        batch *= 2
-    circuit = merge([lower(transfer(), Strategy.THROUGHPUT).circuit] * transfers)
-    inputs = rng.integers(0, 1 << 64, (circuit.inputs, parameters.big_lwe_dimension + 1), dtype=np.uint64)
-    prepared = executor.prepare(key)
-    began = time.perf_counter()
-    evaluation = executor.evaluate(prepared, circuit, inputs)
-    evaluation.begin().result()
-    while evaluation.levels_left:
-        evaluation.run_level()
-    evaluation.outputs()
-    seconds = time.perf_counter() - began
-    evaluation.close()
-    now = datetime.now(UTC)
-    record = {
-        "device": executor.device_name,
-        "date": now.date().isoformat(),
-        "parameters": asdict(parameters),
-        "batches": rows,
-        "transfers": {"count": transfers, "seconds": seconds, "per_second": transfers / seconds},
+    key = executor.prepare(random_key(parameters, np.random.default_rng(0)))
+    device = executor.owner.device
+    sizes = [1 << power for power in range(largest.bit_length())]
+    figures: list[Figure] = []
+    for times in time_batches(executor, key, sizes, passes=passes, seconds=0 if emulated else 0.03):
+        for name, seconds in (("keyswitch", times.keyswitch), ("bootstrap", times.bootstrap), ("both", times.both)):
+            figures.append(rate(f"{name}, batch {times.batch}", seconds, times.batch))
+
+    def once(circuit: Circuit) -> list[float]:
+        return [time_circuit(executor, key, circuit) for _ in range(passes)]
+
+    graphs = {f"{name} 64": operation_graph(name, FheType.UINT64) for name in OPERATIONS} if operations else {}
+    for name, graph in ({"transfer": transfer()} | graphs).items():
+        quick = lower_cached(graph, Strategy.LATENCY).circuit
+        figures.append(figure(f"{name}, alone", "ms", [1e3 * seconds for seconds in once(quick)]))
+        cheap = lower_cached(graph, Strategy.THROUGHPUT).circuit
+        filled = min(FULL * cheap.depth, MOST_BOOTSTRAPS)
+        copies = transfers if name == "transfer" else -(-filled // cheap.bootstraps)
+        many = merge([cheap] * copies)
+        together = jobs if name == "transfer" else 1
+        took = [time_circuit(executor, key, many, jobs=together, beside=4) for _ in range(passes)]
+        figures.append(rate(f"{name}, many", took, copies * together))
+    speed = device.speed
+    ceiling = limits(parameters.lwe_dimension, device.processors, speed) if speed is not None else None
+    settings: dict[str, object] = {
+        "device": device.name,
+        "parameters": "toy" if emulated else "V1_5 2_2",
+        "transfers": transfers,
+        "jobs": jobs,
     }
-    results.mkdir(parents=True, exist_ok=True)
-    target = results / f"{name}-{now:%Y%m%d-%H%M%S}.json"
-    target.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    click.echo(f"{transfers} transfers in {seconds:.2f} s on {executor.device_name}; recorded in {target}")
+    details = {
+        "processors": device.processors,
+        "speed": None if speed is None else asdict(speed),
+        LIMITS: None if ceiling is None else asdict(ceiling),
+    }
+    return new_record("emulated" if emulated else "gpu", settings, figures, details)

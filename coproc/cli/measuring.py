@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -30,6 +30,8 @@ Better = Literal["higher", "lower", "same"]
 """Which way a figure should go; ``same`` for what is no merit, such as a share."""
 
 PACKAGES: Final = ("coproc", "numpy", "llvmlite", "trio", "psycopg")
+LIMITS: Final = "limits_bootstraps_per_second"
+"""In the details of a record: what a device could do at most, by the part that would be the limit."""
 FEATURES: Final = ("avx512f", "avx512dq", "avx2", "fma")
 """Of the CPU, as far as kernels look at them."""
 
@@ -136,9 +138,17 @@ def machine() -> dict[str, object]:
         "load": round(os.getloadavg()[0], 2),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit(),
     }
+
+
+def _version(package: str) -> str | None:
+    """Return what is installed; None on a machine that has only what a benchmark needs."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def commit() -> str | None:

@@ -3,16 +3,21 @@
 Decides how figures look. The only importer of matplotlib, which is no dependency of coproc (extra ``plots``).
 """
 
+# matplotlib types only part of its interface.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from coproc.cli.measuring import number
+from coproc.cli.measuring import LIMITS, number
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from matplotlib.figure import Figure as Canvas
 
     from coproc.cli.measuring import Figure, Record
 
@@ -29,6 +34,8 @@ def draw(record: Record, path: Path) -> Path:
         from matplotlib.figure import Figure as Canvas  # noqa: PLC0415 - optional
     except ImportError as error:
         raise click.ClickException("--plot needs matplotlib: install the extra `plots`") from error
+    if LIMITS in record.details:
+        return _save(_over_batches(record, Canvas(figsize=(8, 5), layout="constrained")), record, path)
     panels: dict[str, list[Figure]] = {}
     for item in record.figures:
         panels.setdefault(item.unit, []).append(item)
@@ -50,8 +57,35 @@ def draw(record: Record, path: Path) -> Path:
         axis.tick_params(axis="y", labelsize=8)
         if max(medians) > 50 * min(value for value in medians if value > 0):
             axis.set_xscale("log")
-    title = f"coproc bench {record.bench}, {record.machine['cpu']}, {record.date[:10]}"
-    canvas.suptitle(title, fontsize=10)  # pyright: ignore[reportUnknownMemberType]
+    return _save(canvas, record, path)
+
+
+def _over_batches(record: Record, canvas: Canvas) -> Canvas:
+    """Draw rates over batch sizes below what the device could do at most."""
+    axis = canvas.subplots()
+    limits = cast("dict[str, float | None] | None", record.details[LIMITS]) or {}
+    for what, color in (("keyswitch and bootstrap", "#4c72b0"), ("bootstrap", "#dd8452")):
+        prefix = "both, batch " if what.startswith("key") else "bootstrap, batch "
+        chosen = [item for item in record.figures if item.name.startswith(prefix)]
+        sizes = [int(item.name.removeprefix(prefix)) for item in chosen]
+        axis.plot(sizes, [item.median for item in chosen], marker="o", markersize=4, label=what, color=color)
+    for (name, value), style in zip(limits.items(), ("--", "-.", ":"), strict=False):
+        if value is not None:
+            axis.axhline(
+                value, linestyle=style, linewidth=1, color="#555555", label=f"limit by {name}: {number(value)}"
+            )
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xlabel("ciphertexts in a batch")
+    axis.set_ylabel("per second")
+    axis.grid(visible=True, which="major", alpha=0.3)
+    axis.legend(fontsize=8)
+    return canvas
+
+
+def _save(canvas: Canvas, record: Record, path: Path) -> Path:
+    where = record.settings.get("device", record.machine["cpu"])
+    canvas.suptitle(f"coproc bench {record.bench}, {where}, {record.date[:10]}", fontsize=10)
     dateless = {"Date": None} if path.suffix == ".svg" else None  # so that the same record gives the same file
-    canvas.savefig(path, metadata=dateless)  # pyright: ignore[reportUnknownMemberType]
+    canvas.savefig(path, metadata=dateless)
     return path
