@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 PASSING: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 """SQLSTATE classes of passing trouble: connection, rollback (deadlock, serialization), resources, object in use,
 operator intervention (shutdown, cancel), system error."""
-PASSING_STATES: Final = frozenset({"25006", "25P03", "25P04"})
-"""Further states that pass: a server that is read-only during a failover, and transactions that it ended because they
-stood still."""
 
 
 class DatabaseUnavailable(RecoverableError):
@@ -48,7 +45,7 @@ def translate(error: psycopg.Error) -> CoprocError:
     if state is None:
         passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     else:
-        passing = state[:2] in PASSING or state in PASSING_STATES
+        passing = state[:2] in PASSING
     return (DatabaseUnavailable if passing else DatabaseRefused)(f"database: {message}", sqlstate=state)
 
 

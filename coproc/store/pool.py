@@ -1,7 +1,6 @@
-"""A bounded pool of Trio connections behind a circuit breaker.
+"""A bounded pool of Trio connections.
 
-Decides how many connections there are, which may be used again, and when the database counts as gone: then callers are
-told at once, instead of each waiting for it. Knows nothing of what is asked over the connections.
+Decides how many connections there are and which may be used again. Knows nothing of what is asked over them.
 """
 
 from __future__ import annotations
@@ -19,19 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 DEFAULT_SIZE: Final = 8
-SESSION: Final = (
-    "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;"
-    " set idle_in_transaction_session_timeout = '15s'"
-)
+SESSION: Final = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off"
 """Every statement of ours goes by an index. Without this, a plan made while the tables were small may be kept while
-they grow, and scan all of them. And a process that is stopped or cut off in the middle of a transaction must not keep
-its locks: everybody else would wait for as long as it stands still."""
+they grow, and scan all of them."""
 ACQUIRE_SECONDS: Final = 30.0
 """How long a task may wait for a free connection."""
 BREAKER: Final = Breaker(threshold=3, cooldown=1.0)
-"""Of connecting and of signs of life: while the database is away, callers hear so at once."""
-CHECK_SECONDS: Final = 5.0
-"""How long the database may take to give a sign of life."""
+"""Of connecting: while the database is away, callers hear so at once."""
 CLOSE_SECONDS: Final = 5.0
 """How long closing waits for connections in use."""
 
@@ -48,7 +41,6 @@ class Pool:
         self.guard = Guard("database", BREAKER)
         self._slots = trio.Semaphore(size, max_value=size)
         self._size = size
-        self._pulse: TrioConnection | None = None
         self._idle: list[TrioConnection] = []
         self._busy: set[TrioConnection] = set()
         self._is_closing = False
@@ -75,10 +67,7 @@ class Pool:
 
         Raises:
             DatabaseUnavailable: when the pool is closing, none becomes free in time, or connecting fails.
-            CircuitOpen: the database has been out of reach and is left in peace for a moment.
         """
-        if not self._idle:
-            self.guard.check()
         with translated_errors():
             with trio.fail_after(ACQUIRE_SECONDS):
                 await self._slots.acquire()
@@ -102,24 +91,13 @@ class Pool:
             yield connection
 
     async def check(self) -> None:
-        """Ask the database for a sign of life, over a connection beside the pool's, which may all be stuck.
+        """Ask the database for a sign of life.
 
         Raises:
             DatabaseUnavailable: if there is none.
-            CircuitOpen: there was none several times in a row, and it is too early to ask again.
         """
-        with self.guard.calling(), translated_errors(), trio.fail_after(CHECK_SECONDS):
-            if self._is_closing:
-                raise DatabaseUnavailable("database: the pool is closing")
-            connection, self._pulse = self._pulse, None
-            try:
-                if connection is None or not connection.is_reusable:
-                    await _close(connection)
-                    connection = await TrioConnection.connect(self.conninfo, autocommit=True)
-                await connection.execute("select 1")
-                self._pulse, connection = connection, self._pulse
-            finally:
-                await _close(connection)
+        async with self.connection() as connection:
+            await connection.execute("select 1")
 
     async def aclose(self) -> None:
         """Hand out no more, wait a while for connections in use, then close all of them."""
@@ -129,8 +107,8 @@ class Pool:
                 with trio.move_on_after(CLOSE_SECONDS):
                     await self._all_returned.wait()
         finally:
-            for connection in [*self._idle, *self._busy, self._pulse]:
-                await _close(connection)
+            for connection in [*self._idle, *self._busy]:
+                await connection.close()  # takes no checkpoint
             self._idle.clear()
 
     async def _take(self) -> TrioConnection:
@@ -164,9 +142,3 @@ class Pool:
             self._idle.append(connection)
         else:
             await connection.close()
-
-
-async def _close(connection: TrioConnection | None) -> None:
-    """Close a connection if there is one; takes no checkpoint."""
-    if connection is not None:
-        await connection.close()

@@ -12,7 +12,6 @@ import trio.testing
 from psycopg.conninfo import conninfo_to_dict
 
 from coproc.errors import IrrecoverableError, RecoverableError
-from coproc.resilience import CircuitOpen
 from coproc.store.connection import TrioConnection
 from coproc.store.faults import DatabaseRefused, DatabaseUnavailable
 from coproc.store.pool import Pool
@@ -102,8 +101,7 @@ async def test_a_storm_of_cancellations_loses_and_invents_nothing(pool: Pool) ->
 
     async def task(first: int) -> None:
         for number in range(first, first + 25):
-            # From far too short to long enough, on machines of any speed.
-            with trio.move_on_after(chance.random() * 0.004 * (1 + number - first)):
+            with trio.move_on_after(chance.random() * 0.004):
                 async with pool.transaction() as connection:
                     await connection.execute("insert into t values (%s)", [number])
                     await connection.execute("select pg_sleep(0.0005)")
@@ -212,56 +210,3 @@ async def test_every_address_of_every_host_is_tried(database_url: str) -> None:
     silent.listen()
     with silent, pytest.raises(psycopg.errors.ConnectionTimeout):
         await TrioConnection.connect(host="127.0.0.1", port=silent.getsockname()[1], connect_timeout=2)
-
-
-async def test_a_session_that_stands_still_gives_its_locks_back(pool: Pool) -> None:
-    """A stopped process must not hold up everybody else for as long as it is stopped."""
-    with trio.fail_after(60):
-        async with pool.connection() as connection:
-            assert await scalar(connection, b"show idle_in_transaction_session_timeout") == "15s"
-
-        async def stand_still() -> None:
-            async with pool.transaction() as stuck:
-                await stuck.execute("set local idle_in_transaction_session_timeout = '20ms'")
-                await stuck.execute("select pg_advisory_xact_lock(7)")
-                async with pool.transaction() as waiting:
-                    await waiting.execute("select pg_advisory_xact_lock(7)")
-                await stuck.execute("select 1")
-
-        with pytest.raises(DatabaseUnavailable):
-            await stand_still()
-        async with pool.connection() as connection:
-            assert await scalar(connection, b"select 7") == 7
-
-
-async def test_a_read_only_server_is_waited_for(pool: Pool) -> None:
-    """As after a failover, until the new primary is promoted."""
-
-    async def write() -> None:
-        async with pool.transaction() as connection:
-            await connection.execute("set transaction read only")
-            await connection.execute("create table t (n integer)")
-
-    with pytest.raises(DatabaseUnavailable):
-        await write()
-
-
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_server_that_hangs_counts_as_gone() -> None:
-    """It takes connections and says nothing: callers hear so at once instead of waiting one after another."""
-    with trio.socket.socket() as silent:
-        await silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        pool = Pool(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none", 1)
-        for _ in range(3):
-            with pytest.raises(DatabaseUnavailable, match="no answer in time"):
-                await pool.check()
-        began = trio.current_time()
-        with pytest.raises(CircuitOpen, match="no answer in time"):
-            async with pool.connection():
-                pass
-        assert trio.current_time() == began
-        await pool.aclose()
-        await trio.sleep(2)
-        with pytest.raises(DatabaseUnavailable, match="closing"):
-            await pool.check()
