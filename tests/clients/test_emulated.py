@@ -40,7 +40,7 @@ async def test_a_mixed_batch_of_200_operations(
 ) -> None:
     rng = random.Random(200)
     keys = toy_node_keys["1.6"]
-    with trio.fail_after(280):
+    with trio.fail_after(800):
         async with open_node_client("1.6") as node, open_client("127.0.0.1", emulated_service.grpc_port) as client:
             key_id = await client.register_key(keys.compressed_server_key)
             inputs = {new_handle(FheType.UINT8): rng.randrange(256) for _ in range(8)}
@@ -58,7 +58,7 @@ async def test_a_mixed_batch_of_200_operations(
 
 @pytest.mark.real
 async def test_an_addition_with_real_parameters(emulated_service: Service) -> None:
-    with trio.fail_after(280):
+    with trio.fail_after(800):
         async with open_node_client("1.6") as node, open_client("127.0.0.1", emulated_service.grpc_port) as client:
             client_key = await node.client_key(toy=False)
             keys = NodeKeys(client_key, await node.compressed_server_key(client_key), b"")
