@@ -182,12 +182,17 @@ def make_transfer(
 ) -> tuple[Transaction, dict[str, Handle]]:
     """Write the transfer as computations on handles; whether there was enough stays secret."""
     transaction = Transaction(key_id)
+    return transaction, add_transfer(transaction, source, target, amount)
+
+
+def add_transfer(transaction: Transaction, source: Handle, target: Handle, amount: Handle) -> dict[str, Handle]:
+    """Add a transfer to a transaction; returns its results."""
     enough = transaction.ge(source, amount)
     zero = transaction.trivial_encrypt(0, FheType.UINT64)
     moved = transaction.if_then_else(enough, amount, zero, allow=True)
     new_target = transaction.add(target, moved, allow=True)
     new_source = transaction.sub(source, moved, allow=True)
-    return transaction, {"moved": moved, "source balance": new_source, "target balance": new_target}
+    return {"moved": moved, "source balance": new_source, "target balance": new_target}
 
 
 def _cost(transaction: Transaction) -> tuple[int, int]:

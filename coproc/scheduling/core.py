@@ -5,7 +5,10 @@ how a drain goes. It must not know stores, executors, tasks nor clocks.
 
 The rules:
 
-- *Batches.* The first group to arrive waits ``window`` seconds for company; while all job slots are taken, more comes.
+- *Batches.* A lone group starts at once. Where groups follow each other closely, they wait ``window`` seconds for
+  company; while all job slots are taken, more comes.
+- *Claims.* At most one batch at a time, and a batch that is not full waits for the claim that may fill it. Who has no
+  free job slot lets idle workers claim first and keeps a small reserve: what it holds, nobody else can compute.
 - *Order.* The tenant that was served least comes first (start-time fair queueing, Goyal et al. 1996); within a tenant
   the longest critical path, so that the batch ends as early as it can; after ``patience`` seconds the oldest.
 - *Blame.* A batch that fails for good is tried again group by group: only the one at fault fails. A group that was
@@ -52,6 +55,12 @@ if TYPE_CHECKING:
     from coproc.scheduling.model import Action, Candidate, Event
 
 
+CROWD_WINDOWS: Final = 4
+"""Groups that follow each other within so many windows are a crowd: waiting for more of them is worth its while."""
+RESERVE_SHARE: Final = 4
+"""One batch over this is how much a worker without a free job slot keeps in reserve."""
+GUESTS_AT_ONCE: Final = 4
+"""How many groups it claims beyond its reserve to see whether another tenant waits."""
 COMPANY_FACTOR: Final = 4
 """How many times longer the chains of one tenant's work may be than those of another's in the same job."""
 COMPANY_LEVELS: Final = 16
@@ -80,8 +89,8 @@ def next_time(state: State) -> float:
     times = [state.renew_due if state.held and not state.renewing else NEVER]
     if _room(state):
         times.append(state.claim_due)
-    if not _must_wait_for_suspect(state):
-        times += [held.ready_at + state.policy.window for held in _startable(state)]
+    if not _must_wait_for_suspect(state) and not _awaits_more(state):
+        times += [held.ready_at + _window(state) for held in _startable(state)]
     return min(times)
 
 
@@ -95,13 +104,14 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
         case Tick():
             return state, ()
         case WorkWaiting():
-            return replace(state, claim_due=min(state.claim_due, now)) if not state.claim_failures else state, ()
+            due = min(state.claim_due, now + _deference(state))
+            return replace(state, claim_due=due) if not state.claim_failures else state, ()
         case Claimed():
             return _take(state, event, now)
         case ClaimFailed():
             wait = state.policy.backoff.delay(state.claim_failures, chance)
             failures = state.claim_failures + 1
-            return replace(state, claiming=False, claim_failures=failures, claim_due=now + wait), ()
+            return replace(state, claiming=False, claim_failures=failures, claim_due=now + wait, more=False), ()
         case Renewed():
             return _renewed(state, event.asked - event.held, now)
         case RenewFailed():
@@ -132,8 +142,12 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
     policy = state.policy
     came = bool(event.groups)
     # Woken while the claim was under way: it may have looked too early.
-    claim_due = now if came or state.claim_due <= now else now + policy.poll_seconds
-    state = replace(state, claiming=False, claim_failures=0, claim_due=claim_due)
+    claim_due = now + _deference(state) if came or state.claim_due <= now else now + policy.poll_seconds
+    more = came and len(event.groups) >= state.asked
+    state = replace(state, claiming=False, claim_failures=0, claim_due=claim_due, more=more)
+    if came:
+        crowded = now - state.arrived_at <= CROWD_WINDOWS * policy.window
+        state = replace(state, arrived_at=now, crowded=crowded)
     if state.draining:
         return state, (Release(frozenset(candidate.work.group_id for candidate in event.groups)),) if came else ()
     if came and not state.held:
@@ -198,9 +212,11 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Action, ...]]:
     if not state.draining:
         state, started = _start_jobs(state, now)
         actions += started
+        if started and state.claim_due == now:
+            state = replace(state, claim_due=now + _deference(state))
         room = _room(state)
-        if room and state.claim_due <= now:
-            state = replace(state, claiming=True, claim_due=now + state.policy.poll_seconds)
+        if room and (state.claim_due <= now or (state.more and len(state.jobs) < state.policy.jobs)):
+            state = replace(state, claiming=True, asked=room, claim_due=now + state.policy.poll_seconds)
             actions.append(Claim(room))
     if state.held and not state.renewing and state.renew_due <= now:
         state = replace(state, renewing=True)
@@ -214,7 +230,28 @@ def _room(state: State) -> int:
         return 0
     if state.careful:
         return int(not state.held)
-    return max(0, state.policy.capacity - len(state.held))
+    policy, jobs = state.policy, len(state.jobs)
+    waiting = sum(held.is_waiting for held in state.held.values())
+    wanted = policy.batch_groups - waiting
+    if jobs >= policy.jobs:
+        reserve = max(1, policy.batch_groups // RESERVE_SHARE) - waiting
+        wanted = max(reserve, GUESTS_AT_ONCE) if jobs < policy.jobs + policy.guest_jobs else reserve
+    return max(0, min(policy.capacity - len(state.held), wanted))
+
+
+def _awaits_more(state: State) -> bool:
+    """Whether a claim under way or due may fill the next batch."""
+    return state.more and (state.claiming or _room(state) > 0)
+
+
+def _deference(state: State) -> float:
+    """Seconds that others may claim before us: whoever has a free job slot comes first."""
+    return state.policy.deference if len(state.jobs) >= state.policy.jobs else 0.0
+
+
+def _window(state: State) -> float:
+    """Seconds that a group waits for company."""
+    return state.policy.window if state.crowded else 0.0
 
 
 def _must_wait_for_suspect(state: State) -> bool:
@@ -269,9 +306,9 @@ def _is_company(candidate: Candidate, first: Candidate) -> bool:
 def _is_ripe(state: State, ready: Sequence[Held], now: float) -> bool:
     """Whether a batch is worth starting, or has waited long enough."""
     policy = state.policy
-    waited = any(held.ready_at + policy.window <= now or held.alone for held in ready)
+    waited = any(held.ready_at + _window(state) <= now or held.alone for held in ready)
     full = len(ready) >= policy.batch_groups or sum(held.candidate.cost for held in ready) >= policy.batch_cost
-    return waited or full
+    return full or (waited and not (_awaits_more(state) and not any(held.alone for held in ready)))
 
 
 def choose_batch(state: State, ready: Sequence[Held], now: float) -> tuple[list[Held], dict[bytes, float], float]:

@@ -35,7 +35,9 @@ class Policy:
     batch_cost: int = 20_000
     """Estimated bootstraps after which a job takes no further group."""
     window: float = 0.005
-    """Seconds that the first group of a batch waits for company."""
+    """Seconds that a batch waits for company where groups come in a crowd; a lone group never waits."""
+    deference: float = 0.05
+    """Seconds that a worker without a free job slot lets others claim first."""
     lease_seconds: float = 30.0
     attempts: int = 3
     """How often a group is tried, over all workers, before its computations fail."""
@@ -258,6 +260,14 @@ class State:
     claim_due: float = 0.0
     claiming: bool = False
     claim_failures: int = 0
+    asked: int = 0
+    """How many groups the last claim asked for."""
+    more: bool = False
+    """The last claim brought as many as it asked for: there may be more."""
+    arrived_at: float = -NEVER
+    """When the last claim that brought anything came back."""
+    crowded: bool = False
+    """The groups that came last came soon after others."""
     careful: bool = False
     """A suspect is about: claim one group at a time."""
     renew_due: float = NEVER

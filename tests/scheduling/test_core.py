@@ -54,9 +54,9 @@ def candidate(
 
 @dataclass
 class Machine:
-    """Feeds events and collects actions."""
+    """Feeds events and collects actions; groups came just before it begins, so that what comes is a crowd."""
 
-    state: State = field(default_factory=lambda: State(POLICY))
+    state: State = field(default_factory=lambda: State(POLICY, arrived_at=0.0))
     now: float = 0.0
 
     def feed(self, event: Event, *, at: float | None = None) -> list[Action]:
@@ -65,9 +65,8 @@ class Machine:
         return list(actions)
 
     def claimed(self, *groups: Candidate, at: float | None = None) -> list[Action]:
-        """Claim as the core asks for, without the Claim that follows."""
+        """Take groups over, whether the core asked for so many or not, without the Claim that follows."""
         self.feed(WorkWaiting(), at=at)
-        assert self.state.claiming
         return [action for action in self.feed(Claimed(groups)) if not isinstance(action, Claim)]
 
     def idle(self) -> None:
@@ -82,25 +81,55 @@ def started(actions: list[Action]) -> list[list[int]]:
 
 def test_it_claims_at_first_and_then_when_woken_or_when_it_is_time_to_poll() -> None:
     machine = Machine()
-    assert machine.feed(Tick(), at=5.0) == [Claim(8)]
+    assert machine.feed(Tick(), at=5.0) == [Claim(4)]
     assert machine.feed(WorkWaiting()) == []
-    assert machine.feed(Claimed(())) == [Claim(8)], "that claim may have looked too early"
+    assert machine.feed(Claimed(())) == [Claim(4)], "that claim may have looked too early"
     assert machine.feed(Claimed(())) == []
     assert next_time(machine.state) > 5.0
-    assert machine.feed(WorkWaiting(), at=5.5) == [Claim(8)]
+    assert machine.feed(WorkWaiting(), at=5.5) == [Claim(4)]
     machine.feed(Claimed(()))
     poll = next_time(machine.state)
     assert 7.0 <= poll <= 10.0
-    assert machine.feed(Tick(), at=poll) == [Claim(8)]
+    assert machine.feed(Tick(), at=poll) == [Claim(4)]
 
 
-def test_claims_leave_room_for_what_is_held() -> None:
-    machine = Machine()
-    machine.feed(WorkWaiting())
-    actions = machine.feed(Claimed(tuple(candidate(number) for number in range(5))))
-    assert Claim(3) in actions
-    machine.feed(Claimed(tuple(candidate(number) for number in range(5, 8))))
-    assert not machine.state.claiming
+def test_claims_are_of_one_batch_and_leave_room_for_what_is_held() -> None:
+    machine = Machine(State(replace(POLICY, capacity=6)))
+    assert machine.feed(WorkWaiting()) == [Claim(4)]
+    assert machine.feed(Claimed((candidate(0),))) == [Start(1, (group(0),))], "a lone one starts at once"
+    assert machine.feed(Tick(), at=POLICY.deference) == [Claim(1)], "a reserve, after those who have nothing to do"
+    machine.feed(Claimed((candidate(1),)))
+    assert machine.feed(WorkWaiting(), at=1.0) == [], "the reserve is full"
+    assert machine.feed(Computed(1), at=2.0) == [Claim(3)], "what may fill the batch is asked for before it starts"
+    assert next_time(machine.state) > 2.0, "there is nothing to do before the answer"
+    actions = machine.feed(Claimed((candidate(2), candidate(3), candidate(4))), at=2.1)
+    assert started(actions) == [[1, 2, 3, 4]]
+    machine.feed(Tick(), at=2.1 + POLICY.deference)
+    assert machine.feed(Claimed((candidate(5),))) == []
+    assert not machine.state.claiming, "six are held, one of which is being stored"
+
+
+def test_a_batch_does_not_wait_for_a_claim_that_fails_or_brings_too_little() -> None:
+    for answer in (ClaimFailed(), Claimed(()), Claimed((candidate(9),))):
+        machine = Machine()
+        machine.claimed(*(candidate(number) for number in range(4)))
+        machine.feed(Tick(), at=0.1)
+        assert machine.feed(Claimed((candidate(4),)), at=0.2) == []
+        assert machine.feed(Computed(1), at=1.0) == [Claim(3)]
+        expected = [4, 9] if isinstance(answer, Claimed) and answer.groups else [4]
+        begun = started(machine.feed(answer, at=1.01))
+        assert begun == [expected]
+
+
+def test_a_lone_group_starts_at_once_and_a_crowd_waits_for_company() -> None:
+    machine = Machine(State(replace(POLICY, jobs=3)))
+    assert started(machine.claimed(candidate(1), at=5.0)) == [[1]]
+    machine.idle()
+    assert started(machine.claimed(candidate(2), at=5.3)) == [], "others came 0.3 seconds before"
+    machine.idle()
+    assert next_time(machine.state) == pytest.approx(5.4)
+    assert started(machine.feed(Tick(), at=5.4)) == [[2]]
+    assert started(machine.claimed(candidate(3), at=5.9)) == [[3]], "nobody came for a while"
 
 
 def test_a_failing_claim_backs_off_even_if_woken() -> None:
@@ -266,7 +295,7 @@ def test_a_suspect_runs_with_nothing_else_held() -> None:
     machine.feed(Tick(), at=0.3)
     machine.feed(Computed(2))
     assert machine.feed(Settled(3)) == [Claim(1)]
-    assert Claim(7) in machine.feed(Claimed((candidate(1),)))
+    assert Claim(3) in machine.feed(Claimed((candidate(1),)))
 
 
 def test_a_suspect_waits_for_what_is_running() -> None:
@@ -307,6 +336,7 @@ def test_handing_back_cancels_and_releases_but_lets_results_be_stored() -> None:
     machine.claimed(*(candidate(number) for number in range(4)))
     machine.idle()
     machine.feed(Computed(1))
+    machine.idle()
     machine.feed(Drain())
     assert machine.feed(HandBack()) == [Cancel(2), Release(frozenset({2, 3}))]
     assert set(machine.state.held) == {0, 1}
@@ -428,7 +458,7 @@ def test_whatever_happens_every_group_is_done_or_failed_once(seed: int) -> None:
 
 def test_another_policy_holds_from_the_next_job_on() -> None:
     machine = Machine()
-    state, _ = step(machine.state, Claimed(tuple(candidate(number) for number in range(3))), 0.0)
+    state, _ = step(replace(machine.state, asked=4), Claimed(tuple(candidate(number) for number in range(3))), 0.0)
     assert next_time(state) == pytest.approx(POLICY.window)
     state, actions = step(state, Adopt(replace(POLICY, window=0.0, batch_groups=2, jobs=2)), 0.01)
     assert [len(action.groups) for action in actions if isinstance(action, Start)] == [2, 1]
