@@ -13,7 +13,7 @@ PROMTOOL := .cache/promtool
 help:
 	@echo "make demo    set up and run the main job: an encrypted token transfer, end to end"
 	@echo "make test    set up and run the tests (real Postgres, real node-tfhe)"
-	@echo "make e2e     a dapp on a chain at real parameters (minutes)"
+	@echo "make e2e     a dapp on a chain at real parameters, and a chain in a storm (minutes)"
 	@echo "make check   format, lint, types, imports and tests"
 	@echo "make fmt     format the code"
 
@@ -48,7 +48,7 @@ test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL)
 	$(RUN)/pytest $(PYTEST_ARGS)
 
 e2e: .venv/.stamp $(NPM_STAMP)
-	COPROC_E2E=1 $(RUN)/pytest tests/clients/test_dapp.py -k real
+	COPROC_E2E=1 $(RUN)/pytest tests/clients/test_dapp.py tests/clients/test_storm.py -k "real or quiet"
 
 lint: .venv/.stamp
 	$(RUN)/ruff format --check .
