@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+    from coproc.program.types import Handle
     from coproc.store.base import Store
     from coproc.tfhe.client import ClientKey
 
@@ -74,7 +75,27 @@ def collector() -> Generator[tuple[str, list[Span]]]:
             thread.join()
 
 
-async def test_one_trace_leads_from_the_client_to_the_push_over_processes(
+def transfer(key_id: bytes, sender: Handle, receiver: Handle, amount: Handle) -> tuple[Transaction, set[Handle]]:
+    """Ask for a token transfer; returns the transaction and the two new balances."""
+    draft = Transaction(key_id)
+    nothing = draft.trivial_encrypt(0, FheType.UINT8)
+    moved = draft.if_then_else(draft.ge(sender, amount), amount, nothing)
+    return draft, {draft.sub(sender, moved, allow=True), draft.add(receiver, moved, allow=True)}
+
+
+async def pushed(results: Service, count: int) -> set[Handle]:
+    """Subscribe until so many results have come."""
+    found: set[Handle] = set()
+    async with subscribe(results.addresses.results, after_sequence=0) as events:
+        async for event in events:
+            assert event.state.name == "COMPLETED"
+            found.add(event.handle)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_one_trace_of_a_transfer_leads_from_the_client_to_the_push_over_processes(
     toy_client_key: ClientKey,
     toy_server_key: bytes,
     empty_database_url: str,
@@ -100,10 +121,9 @@ async def test_one_trace_leads_from_the_client_to_the_push_over_processes(
         api = await trio.to_thread.run_sync(start, stack, "api")
         async with open_client("127.0.0.1", api.grpc_port) as client:
             key_id = await client.register_key(toy_server_key)
-            left, right = new_handle(FheType.UINT8), new_handle(FheType.UINT8)
-            await client.upload(key_id, {left: toy_client_key.encrypt(40, 8), right: toy_client_key.encrypt(2, 8)})
-            transaction = Transaction(key_id)
-            total = transaction.add(left, right, allow=True)
+            inputs = [new_handle(FheType.UINT8) for _ in range(3)]
+            await client.upload(key_id, {handle: toy_client_key.encrypt(40, 8) for handle in inputs})
+            transaction, balances = transfer(key_id, *inputs)
             with tracer.start_as_current_span("a transfer") as root:
                 asked = root.get_span_context()
                 await client.submit(transaction)
@@ -111,15 +131,14 @@ async def test_one_trace_leads_from_the_client_to_the_push_over_processes(
 
         worker = await trio.to_thread.run_sync(start, stack, "worker")
         results = await trio.to_thread.run_sync(start, stack, "results")
-        async with subscribe(results.addresses.results, after_sequence=0) as events:
-            async for event in events:
-                assert (event.handle, event.state.name) == (total, "COMPLETED")
-                break
+        assert await pushed(results, 2) == balances
         await end(worker)
         await end(results)
 
     trace_id = asked.trace_id.to_bytes(16, "big")
     mine = {found.name: found for found in spans if found.trace_id == trace_id}
+    names = sorted(found.name for found in spans if found.trace_id == trace_id)
+    assert names == sorted([*mine, "push result"]), "one span each, and two results"
     call = "coproc.v1.CoprocessorService/SubmitComputations"
     assert set(mine) == {call, "store submit", "job", "execute", "store results", "push result"}
     parents = {name: found.parent_span_id for name, found in mine.items()}
@@ -137,6 +156,10 @@ async def test_one_trace_leads_from_the_client_to_the_push_over_processes(
     assert said["coproc.key_id"].string_value == key_id.hex()
     assert said["coproc.bootstraps"].int_value >= said["coproc.batch_width"].int_value > 0
     assert said["coproc.levels"].int_value > 0
+    of_job = {item.key: item.value for item in mine["job"].attributes}
+    assert of_job["coproc.operations"].int_value == 5
+    assert (of_job["coproc.groups"].int_value, of_job["coproc.key_id"].string_value) == (1, key_id.hex())
+    assert all(found.end_time_unix_nano >= found.start_time_unix_nano > 0 for found in mine.values())
     lines = [json.loads(line) for line in (tmp_path / "worker" / "service.log").read_text().splitlines()]
     (computed,) = [line for line in lines if line["event"] == "job computed"]
     assert (computed["trace_id"], computed["span_id"]) == (trace_id.hex(), mine["job"].span_id.hex())

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOOK_BACK: Final = 5000
 """Results among which failures are looked for: with none, the whole history would be read each time."""
 RECENT_GROUPS: Final = 500
+COST_SAMPLE: Final = 50
+"""Groups of a tenant in one state whose costs are added up; those of more are taken to cost the same on average."""
 MAX_NODES: Final = 400
 """The most computations of a transaction that are shown."""
 
@@ -39,7 +41,8 @@ class QueueEntry:
     state: State
     groups: int
     bootstraps: int | None
-    """Estimated; None for groups that wait for inputs, and where the store does not estimate."""
+    """Estimated, of many groups from some of them; None for groups that wait for inputs, and where the store does not
+    estimate."""
     oldest_seconds: float | None
     """How long ago the oldest of them was asked for."""
 
@@ -200,16 +203,25 @@ def outside(nodes: Sequence[GraphNode]) -> list[Handle]:
     return list(dict.fromkeys(handle for node in nodes for handle in node.inputs if handle not in made))
 
 
+# No joins with the view: it is made of all open groups anew for each row of the other side.
 _QUEUE: Final = """
-    select w.tenant, w.state, count(*), sum(q.bootstraps)::bigint,
-           extract(epoch from clock_timestamp() - min(w.created_at))::double precision
-    from work_groups w left join queue_cost q on q.group_id = w.group_id
-    where w.state in (0, 1, 2) group by w.tenant, w.state order by w.tenant nulls first, w.state
+    select g.tenant, g.state, g.groups, case when g.state in (1, 2) then round(g.groups * (
+        select avg((select q.bootstraps from queue_cost q where q.group_id = sample.group_id)) from (
+            select w.group_id from work_groups w
+            where coalesce(w.tenant, '') = coalesce(g.tenant, '') and w.state = g.state and w.state in (0, 1, 2)
+            limit %s
+        ) sample
+    ))::bigint end, g.oldest
+    from (
+        select tenant, state, count(*) as groups,
+               extract(epoch from clock_timestamp() - min(created_at))::double precision as oldest
+        from work_groups where state in (0, 1, 2) group by tenant, state
+    ) g order by g.tenant nulls first, g.state
 """
 _WORKERS: Final = """
-    select w.worker, count(*), sum(q.bootstraps)::bigint,
+    select w.worker, count(*), sum((select q.bootstraps from queue_cost q where q.group_id = w.group_id))::bigint,
            extract(epoch from max(w.lease_until) - clock_timestamp())::double precision
-    from work_groups w left join queue_cost q on q.group_id = w.group_id
+    from work_groups w
     where w.state = 2 and w.worker is not null group by w.worker order by w.worker
 """
 _FAILURES: Final = """
@@ -264,7 +276,7 @@ class PostgresOverview:
     async def queue(self) -> Sequence[QueueEntry]:
         """Open groups by tenant and state."""
         async with self.pool.connection() as connection:
-            cursor = await connection.execute(_QUEUE)
+            cursor = await connection.execute(_QUEUE, [COST_SAMPLE])
             return [
                 QueueEntry(tenant, State(state), groups, bootstraps, oldest)
                 for tenant, state, groups, bootstraps, oldest in await cursor.fetchall()

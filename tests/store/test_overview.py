@@ -6,8 +6,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coproc.cli.scale.queue import fill
 from coproc.store import overview
 from coproc.store.base import State
+from coproc.store.connection import TrioConnection
+from coproc.store.migrator import migrate
+from coproc.store.open import open_store
 from coproc.store.overview import GraphNode, QueueEntry, ViewedStore, operation_name
 from coproc.store.postgres import PostgresStore
 from tests.store.builders import TRANSACTION, add, batch, ciphertext, done, handle, with_inputs
@@ -45,6 +49,19 @@ async def test_the_queue_is_told_by_tenant_and_state(store: ViewedStore) -> None
     assert State.COMPUTING in {entry.state for entry in await store.queue()}
     await store.finish("worker", done(claimed))
     assert sum(entry.groups for entry in await store.queue()) == 2
+
+
+async def test_the_cost_of_a_long_queue_is_told_from_a_part_of_it(empty_database_url: str) -> None:
+    """Everything that an autoscaler would add up, within a bounded number of looks."""
+    async with await TrioConnection.connect(empty_database_url, autocommit=True) as connection:
+        await migrate(connection)
+        await fill(connection, 4_000)
+        cursor = await connection.execute("select tenant, state, sum(bootstraps)::bigint from queue_cost group by 1, 2")
+        expected = {(tenant, State(state)): cost for tenant, state, cost in await cursor.fetchall()}
+        async with open_store(empty_database_url) as store:
+            found = await store.queue()
+    assert max(entry.groups for entry in found) > 10 * overview.COST_SAMPLE
+    assert {(entry.tenant, entry.state): entry.bootstraps for entry in found if entry.bootstraps} == expected
 
 
 async def test_failures_come_newest_first_with_their_reasons(store: ViewedStore) -> None:
