@@ -6,6 +6,7 @@ named, and keeps nobody from being ready: that takes an actor that does not run.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -128,8 +129,11 @@ def _figures(service: Service) -> Iterator[Figure]:
         yield from service.flags.figures()
         for report in service.executors.reports:
             yield from _of_executor(report)
+    taken_over: Counter[str] = Counter()  # devices that are not open yet have the same name
     for gpu in devices_of(service.executor):
-        yield Figure("executor_taken_over_total", gpu.taken_over, {"executor": gpu.statistics.name})
+        taken_over[gpu.statistics.name] += gpu.taken_over
+    for name, count in taken_over.items():
+        yield Figure("executor_taken_over_total", count, {"executor": name})
     for chain_id, chain in service.chains.items():
         for name, value in asdict(chain.statistics).items():
             called = {"head": "chain_head_block", "block": "chain_block"}.get(name, f"chain_{name}_total")

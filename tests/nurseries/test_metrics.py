@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from coproc.program.types import FheType, new_handle
 from coproc.store.base import State
 from coproc.store.overview import QueueEntry
 from nurseries.bridge import open_client
+from nurseries.chain import ChainStatistics
 from nurseries.reports import MAX_TENANTS, OTHERS, queue_figures
 from tests.nurseries.running import Relay, readiness, running, scrape, until
 
@@ -45,7 +47,7 @@ async def compute(client: TrioClient, key_id: bytes, client_key: ClientKey) -> N
 
 async def test_work_shows_in_the_figures(database_url: str, toy_client_key: ClientKey, toy_server_key: bytes) -> None:
     with trio.fail_after(60):
-        async with running(database_url) as addresses:
+        async with running(database_url, executor="cpu", threads=1) as addresses:
             before = await scrape(addresses)
             async with open_client(*addresses.grpc_target) as client:
                 key_id = await client.register_key(toy_server_key)
@@ -67,11 +69,12 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
         return after(name, **labels) - before(name, **labels)
 
     assert grown("groups_done_total") == 1
-    bootstraps = grown("executor_bootstraps_total", executor="reference")
-    assert bootstraps == grown("level_bootstraps_sum", executor="reference") == grown("job_bootstraps_sum") > 0
-    assert grown("level_bootstraps_count", executor="reference") == grown("executor_levels_total", executor="reference")
-    assert grown("executor_busy_seconds_total", executor="reference") > 0
-    assert grown("executor_jobs_total", executor="reference") == 1
+    bootstraps = grown("executor_bootstraps_total", executor="cpu")
+    assert bootstraps == grown("level_bootstraps_sum", executor="cpu") == grown("job_bootstraps_sum") > 0
+    assert grown("level_bootstraps_count", executor="cpu") == grown("executor_levels_total", executor="cpu")
+    assert grown("executor_busy_seconds_total", executor="cpu") > 0
+    assert grown("executor_lane_slots_total", executor="cpu") == bootstraps, "one lane is always full"
+    assert grown("executor_jobs_total", executor="cpu") == 1
     assert (grown("job_groups_count"), grown("job_groups_sum"), grown("job_duration_seconds_count")) == (1, 1, 1)
     assert grown("queue_wait_seconds_count") == grown("result_latency_seconds_count") == 1
     assert 0 < grown("queue_wait_seconds_sum") < grown("result_latency_seconds_sum")
@@ -87,6 +90,10 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
     assert after("breaker_state", dependency="database", state="closed") == 1
     assert 0 < after("database_connections", state="idle") <= after("database_connections_limit") == 8
     assert after.types["coproc_groups_done"] == "counter"
+    shown = {name.removeprefix("coproc_") for name, _ in after.samples}
+    of_chains = {f"chain_{name}_total" for name in asdict(ChainStatistics())} | {"chain_block", "chain_head_block"}
+    elsewhere = {"spans_exported_total", "spans_dropped_total", "executor_taken_over_total", "queue_bootstraps"}
+    assert FAMILIES.keys() - shown - of_chains == elsewhere, "every figure has somebody who fills it"
     assert after.types["process_cpu_seconds"] == "counter"
 
 
