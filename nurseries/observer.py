@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from coproc.store.overview import ViewedStore
 
 PERIOD_SECONDS: Final = 2.0
-SHARE: Final = 50
-"""A database that takes long to say how long its queue is, is asked seldom: for this part of the time at most."""
+SHARE: Final = 10
+"""A database that takes long to say how long its queue is, is asked seldom: for this part of the time,"""
+LONGEST_SECONDS: Final = 15.0
+"""but not more seldom than this, so that there is something to see."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Observer:
                 log.exception("the open work cannot be seen")
             now = trio.current_time()
             self.history.add(read(self._now(), now, lag, self._report(), backlog))
-            due = now + max(self._period - (now - began), SHARE * (now - began))
+            took = now - began
+            due = now + max(self._period - took, min(SHARE * took, LONGEST_SECONDS))
             await trio.sleep_until(due)
             lag = trio.current_time() - due

@@ -61,12 +61,11 @@ def auction(t: Transaction, values: Sequence[Handle]) -> None:
 
 def payroll(t: Transaction, values: Sequence[Handle]) -> None:
     """Pay a share of a fund to each."""
-    fund, *salaries = values
-    total = t.sum(salaries, allow=True)
-    enough = t.ge(fund, total)
+    fund, *salaries = values[:5]
+    total = t.sum(salaries)
+    enough, nothing = t.ge(fund, total), t.trivial_encrypt(0, FheType.UINT64)
     for salary in salaries:
-        tax = t.shr(salary, 2)
-        t.if_then_else(enough, t.sub(salary, tax), t.trivial_encrypt(0, FheType.UINT64), allow=True)
+        t.if_then_else(enough, t.sub(salary, t.shr(salary, 2)), nothing, allow=True)
     t.if_then_else(enough, t.sub(fund, total), fund, allow=True)
 
 

@@ -96,6 +96,7 @@ class Load:
 
 def main(folder: Path) -> None:
     """Take all pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix="coproc-shots-"))
     base.chmod(0o755)
     os.environ |= {"COPROC_REQUIRE_API_KEYS": "true"}
@@ -126,12 +127,12 @@ def take(browser: Browser, service: Service, submitted: Submitted, folder: Path)
     def of(program: str) -> str:
         return f"{address}#transaction/{submitted.latest(program)}"
 
-    browser.visit(shoot, address, size=(1440, 1180), path=path("page-light"))
+    browser.visit(shoot, address, size=(1440, 1480), path=path("page-light"))
     browser.visit(shoot, address, size=(1440, 1180), scheme="dark", path=path("page-dark"))
     browser.visit(shoot, address, size=PHONE, touch=True, path=path("page-phone"))
-    browser.visit(shoot, of("auction"), size=(1440, 1000), path=path("page-transaction"))
-    browser.visit(shoot, of("division"), size=(1440, 1000), path=path("page-failure"), click=".node.failed")
-    browser.visit(shoot, of("waiting"), size=(1440, 1000), path=path("page-waiting"))
+    chosen = ".node[aria-label^='ge,']"
+    browser.visit(shoot, of("payroll"), size=(1440, 900), path=path("page-transaction"), click=chosen)
+    browser.visit(shoot, of("division"), size=(1440, 620), path=path("page-failure"), click=".node.failed")
     browser.visit(
         shoot, of("transfer"), size=PHONE, touch=True, scheme="dark", path=path("page-phone-transaction"), whole=True
     )

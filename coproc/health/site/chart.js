@@ -4,7 +4,7 @@ import { h, s, setText } from "./dom.js";
 import { clock } from "./format.js";
 
 const HEIGHT = 168;
-const MARGIN = { top: 8, right: 10, bottom: 22, left: 44 };
+const MARGIN = { top: 8, right: 10, bottom: 22, left: 50 };
 
 /** Steps of an axis from 0 that are easy to read; the last one is at least `most`. */
 export function ticks(most, wanted = 4) {
@@ -38,10 +38,11 @@ function runs(values) {
 }
 
 export class TimeChart {
-  /** `series` are {key, label, name} with a class name for the colour; `write` writes a value, `most` is the least top
-   *  of the axis. */
-  constructor(parent, { title, note, write, stacked = false, most = 1 }) {
+  /** `series` are {key, label, name} with a class name for the colour; `write` writes a value and `axis` one
+   *  beside the axis, whose least top is `most`. */
+  constructor(parent, { title, note, write, axis = write, stacked = false, most = 1 }) {
     this.write = write;
+    this.axis = axis;
     this.stacked = stacked;
     this.most = most;
     this.title = title;
@@ -92,7 +93,7 @@ export class TimeChart {
     const grid = steps.map((value) =>
       s("g", { class: "tick" },
         s("line", { x1: MARGIN.left, x2: this.width - MARGIN.right, y1: this.y(value), y2: this.y(value) }),
-        s("text", { x: MARGIN.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, this.write(value))));
+        s("text", { x: MARGIN.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, this.axis(value))));
     const times = moments(from, to, Math.floor(this.width / 84)).map((moment) =>
       s("text", { class: "time", x: Math.min(Math.max(this.x(moment), MARGIN.left), this.width - 22), y: HEIGHT - 6, "text-anchor": "middle" },
         clock(moment).slice(0, 5)));

@@ -41,6 +41,13 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
 }
 
+/** A duration for an axis: one unit, few characters. */
+export function axisDuration(seconds) {
+  if (seconds < 1 && seconds > 0) return duration(seconds);
+  const [unit, by] = seconds < 120 ? ["s", 1] : seconds < 7200 ? ["min", 60] : seconds < 172_800 ? ["h", 3600] : ["d", 86_400];
+  return `${Number((seconds / by).toFixed(1))} ${unit}`;
+}
+
 export const ago = (at, now) => (at === null || at === undefined ? NONE : `${duration(Math.max(0, now - at))} ago`);
 export const clock = (at) => CLOCK.format(1000 * at);
 export const moment = (at) => (at === null || at === undefined ? NONE : MOMENT.format(1000 * at));

@@ -127,7 +127,7 @@ export class Graph {
   retell(node) {
     const element = this.items.get(node.handle)?.element;
     if (element === undefined) return;
-    const seconds = node.asked === null ? null : (node.stored ?? node.ended ?? null) === null ? null : (node.stored ?? node.ended) - node.asked;
+    const seconds = node.asked === null || node.ended === null ? null : node.ended - node.asked;
     setText(element.querySelector(".time"), seconds === null ? "" : duration(seconds));
     const label = `${operation(node.operation)}, ${node.type}, level ${node.level}, ${node.state}${node.allowed ? ", result" : ""}${seconds === null ? "" : `, after ${duration(seconds)}`}`;
     element.setAttribute("aria-label", label);
@@ -192,7 +192,8 @@ export class Graph {
   /** The node before or behind another along a line, or beside it on its level. */
   next(item, way) {
     const all = [...this.items.values()];
-    const near = (some) => some.sort((one, other) => Math.abs(one.across - item.across) - Math.abs(other.across - item.across))[0];
+    const away = (other) => Math.abs(other.across - item.across) + (other.node ? 0 : 1e6); // computations before values from outside
+    const near = (some) => some.sort((one, other) => away(one) - away(other))[0];
     if (way === "back") return near(item.inputs.map((id) => this.items.get(id)).filter(Boolean));
     if (way === "on") return near(all.filter((other) => other.inputs.includes(item.id)));
     if (way === undefined) return undefined;

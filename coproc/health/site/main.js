@@ -2,7 +2,7 @@
 
 import { TimeChart } from "./chart.js";
 import { find, h, keyed, setText } from "./dom.js";
-import { count, duration, percent, rate } from "./format.js";
+import { axisDuration, clock, count, duration, percent, rate } from "./format.js";
 import { showExecutors, showFailures, showParts, showQueue, showTiles, showTransactions } from "./panels.js";
 import { TransactionView } from "./transaction.js";
 
@@ -17,10 +17,10 @@ const page = { state: null, view: null, paused: false, lost: null, timer: null, 
 const CHARTS = {
   queue: new TimeChart(find("charts"), { title: "Open groups", note: "all processes", write: count, stacked: true }),
   results: new TimeChart(find("charts"), { title: "Results a second", note: "all processes", write: rate }),
-  oldest: new TimeChart(find("charts"), { title: "Age of the oldest work", note: "all processes", write: duration }),
+  oldest: new TimeChart(find("charts"), { title: "Age of the oldest work", note: "all processes", write: duration, axis: axisDuration }),
   computed: new TimeChart(find("charts"), { title: "Bootstraps a second", note: "this process", write: rate, most: 10 }),
   busy: new TimeChart(find("charts"), { title: "Occupancy", note: "this process", write: percent, most: 1 }),
-  lag: new TimeChart(find("charts"), { title: "Event loop late by", note: "this process", write: duration, most: 0.02 }),
+  lag: new TimeChart(find("charts"), { title: "Event loop late by", note: "this process", write: duration, axis: axisDuration, most: 0.02 }),
 };
 
 async function ask(path) {
@@ -144,7 +144,7 @@ async function turn() {
     page.lost ??= Date.now();
     find("status").className = "status bad";
     setText(find("status-text"), "Out of reach");
-    showBanners([["bad", `This process does not answer since ${duration((Date.now() - page.lost) / 1000)}: ${error.message}`]]);
+    showBanners([["bad", `This process does not answer (since ${clock(page.lost / 1000)}): ${error.message}`]]);
   } finally {
     page.asking = false;
   }

@@ -103,7 +103,7 @@ export function showParts(state) {
   }
   parts.sort((one, other) => Number(one.good) - Number(other.good));
   const make = () =>
-    h("li", {}, h("span", { class: "sign", "aria-hidden": "true" }), h("span", { class: "name" }, h("span", {}), h("span", { class: "kind" })), h("span", { class: "how" }), h("span", { class: "error" }));
+    h("li", {}, h("span", { class: "sign", "aria-hidden": "true" }), h("span", { class: "name" }, h("span", {}), " ", h("span", { class: "kind" })), h("span", { class: "how" }), h("span", { class: "error" }));
   keyed(find("parts"), parts, (part) => `${part.kind} ${part.name}`, make, (element, part) => {
     element.className = part.good ? "good" : "bad";
     const [sign, name, how, why] = element.children;

@@ -38,6 +38,10 @@ export class TransactionView {
 
   update(transaction) {
     this.transaction = transaction;
+    // Values that nobody may read are not stored: they were done when their group was.
+    const ends = new Map();
+    for (const { group, stored } of transaction.nodes) if (stored !== null) ends.set(group, Math.max(ends.get(group) ?? 0, stored));
+    for (const node of transaction.nodes) node.ended = node.stored ?? (node.state === "completed" ? ends.get(node.group) ?? null : null);
     this.content.hidden = false;
     this.problem.hidden = transaction.total <= transaction.nodes.length;
     if (!this.problem.hidden) setText(this.problem, `Only the first ${transaction.nodes.length} of ${transaction.total} computations are shown.`);
@@ -50,7 +54,7 @@ export class TransactionView {
   showFacts() {
     const { nodes, inputs, total, now } = this.transaction;
     const asked = nodes.map((node) => node.asked).filter((at) => at !== null);
-    const ends = nodes.map((node) => node.ended ?? node.stored).filter((at) => at !== null && at !== undefined);
+    const ends = nodes.map((node) => node.ended).filter((at) => at !== null);
     const first = asked.length ? Math.min(...asked) : null;
     const last = ends.length ? Math.max(...ends) : null;
     const states = STATES.filter((state) => nodes.some((node) => node.state === state));
@@ -123,15 +127,9 @@ export class TransactionView {
   }
 }
 
-/** How long a computation waited and was computed, as far as that is known. */
+/** How long a computation took from when it was asked for, as far as that is known. */
 function timing(node, now) {
   if (node.asked === null) return NONE;
-  const ended = node.ended ?? node.stored ?? null;
-  if (node.started !== null && node.started !== undefined) {
-    const computed = ended === null ? `computing for ${duration(now - node.started)}` : `computed in ${duration(ended - node.started)}`;
-    return `waited ${duration(node.started - node.asked)}, ${computed}`;
-  }
-  if (ended !== null) return `done after ${duration(ended - node.asked)}`;
-  if (node.state === "completed" || node.state === "failed") return NONE;
-  return `asked ${ago(node.asked, now)}`;
+  if (node.ended !== null) return `done after ${duration(node.ended - node.asked)}`;
+  return node.state === "completed" || node.state === "failed" ? NONE : `asked ${ago(node.asked, now)}`;
 }
