@@ -6,11 +6,16 @@ named, and keeps nobody from being ready: that takes an actor that does not run.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import trio
+
 from coproc import __version__
+from coproc.errors import RecoverableError
 from coproc.health.report import ActorReport, BreakerReport, HealthReport
 from coproc.metrics import Figure
 from coproc.program.planning import PLAN_VERSION
@@ -19,7 +24,7 @@ from coproc.tracing import export_report
 from nurseries.gpu_executor import devices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from coproc.health.report import ExecutorReport
     from coproc.resilience import Guard
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
 MAX_TENANTS = 100
 """Tenants with figures of their own, those with most work first; the others are summed up."""
 OTHERS = "(others)"
+QUEUE_SECONDS = 3.0
+"""How long metrics wait for the figures of the queue."""
+QUEUE_REST_SECONDS = 1.0
+"""How often the database is asked for them at most, however many ask for metrics."""
 
 
 def make_report(service: Service) -> HealthReport:
@@ -160,6 +169,28 @@ def _of_executor(report: ExecutorReport) -> Iterator[Figure]:
     if report.lanes is not None:
         yield Figure("executor_lanes", report.lanes, label)
         yield Figure("executor_lane_slots_total", report.lane_slots, label)
+
+
+class QueueReader:
+    """Reads the figures of the queue, once for all who ask at the same time."""
+
+    def __init__(self, store: Callable[[], ViewedStore | None]) -> None:
+        """Ask the store that ``store`` gives at the moment, if any."""
+        self._store = store
+        self._reading = trio.Lock()
+        self._read_at = -math.inf
+        self._figures: Sequence[Figure] = ()
+
+    async def read(self) -> Sequence[Figure]:
+        """Return figures of at most ``QUEUE_REST_SECONDS`` ago; none where the database does not answer in time."""
+        async with self._reading:
+            if trio.current_time() - self._read_at >= QUEUE_REST_SECONDS:
+                self._figures = ()
+                store = self._store()
+                with trio.move_on_after(QUEUE_SECONDS), suppress(RecoverableError):
+                    self._figures = () if store is None else queue_figures(await store.queue())
+                self._read_at = trio.current_time()
+            return self._figures
 
 
 def queue_figures(entries: Sequence[QueueEntry]) -> list[Figure]:

@@ -24,7 +24,6 @@ import os
 import secrets
 import signal
 import socket
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -55,7 +54,7 @@ from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
 from nurseries.observer import Observer
 from nurseries.postgres import run_postgres
-from nurseries.reports import make_report, queue_figures
+from nurseries.reports import QueueReader, make_report
 from nurseries.results import ResultsSettings, run_results
 from nurseries.scheduler import Scheduler
 from nurseries.supervisor import Child, ChildStatus, Restart, Strategy, Supervisor
@@ -64,14 +63,13 @@ from nurseries.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from coproc.chain.settings import ChainSettings
     from coproc.circuits.strategy import Strategy as CircuitStrategy
     from coproc.config import Config, ExecutorName
     from coproc.health.report import HealthReport
     from coproc.keyring import KeyCache
-    from coproc.metrics import Figure
     from coproc.program.lowering import LoweringSettings
     from coproc.program.planning import Lanes
     from coproc.store.overview import ViewedStore
@@ -85,8 +83,6 @@ CLOSE_SECONDS: Final = 10.0
 """What an actor may take beyond the drain to close its sockets."""
 CHECK_SECONDS: Final = 2.0
 """How often the database is asked for a sign of life."""
-QUEUE_SECONDS: Final = 3.0
-"""How long metrics wait for the figures of the queue."""
 START_SECONDS: Final = 330.0
 """How long one actor may take to come up; a database may have to recover."""
 
@@ -109,6 +105,7 @@ class Service:
         self.scheduler: Scheduler | None = None
         self.sweeper: Sweeper | None = None
         self.watchdog = Watchdog()
+        self.queue = QueueReader(lambda: self.store if "api" in config.roles else None)
         self.flags = FlagsActor(config.flags_file, Flags.of(config), self._follow)
         identity = Identity(__version__, PLAN_VERSION, tuple(sorted(config.roles)))
         self.observer = Observer(self.report, lambda: self.store, identity)
@@ -195,15 +192,6 @@ class Service:
         """Say how the service is, for probes and metrics."""
         return make_report(self)
 
-    async def queue(self) -> Sequence[Figure]:
-        """Read the figures of the queue, where there is one to read within ``QUEUE_SECONDS``."""
-        found: Sequence[Figure] = ()
-        with trio.move_on_after(QUEUE_SECONDS):
-            if self.store is not None and "api" in self.config.roles:
-                with suppress(RecoverableError):
-                    found = queue_figures(await self.store.queue())
-        return found
-
     @property
     def notices(self) -> tuple[str, ...]:
         """What the operator chose that lowers what callers may rely on."""
@@ -246,7 +234,7 @@ class Service:
             task_status,
             partial(
                 run_health,
-                make_app(self.report, self.queue, page),
+                make_app(self.report, self.queue.read, page),
                 config.host,
                 self.ports.get("health", config.health_port),
                 stopping=self._fresh_stop("health"),

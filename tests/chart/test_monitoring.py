@@ -284,6 +284,11 @@ def test_every_alert_has_its_trouble() -> None:
 def test_each_alert_fires_in_its_trouble_alone(tmp_path: Path) -> None:
     checked = subprocess.run([PROMTOOL, "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    compose = (ROOT / "deploy/compose/prometheus.yaml").read_text("utf-8")
+    config = tmp_path / "prometheus.yaml"
+    config.write_text(compose.replace("/etc/prometheus/alerts/*.yaml", str(RULES)), "utf-8")
+    checked = subprocess.run([PROMTOOL, "check", "config", config], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout.count(f"{len(ALERTS)} rules")) == (0, 1), checked.stdout + checked.stderr
     tests: list[Value] = [scenario({}, []), *(scenario(changes, [name]) for name, changes in TROUBLE.items())]
     file = tmp_path / "tests.yaml"
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "2m", "tests": tests}), "utf-8")

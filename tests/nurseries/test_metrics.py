@@ -15,14 +15,15 @@ from coproc.client import Transaction
 from coproc.metrics import FAMILIES, Figure
 from coproc.program.types import FheType, new_handle
 from coproc.store.base import State
+from coproc.store.memory_overview import ViewedMemoryStore
 from coproc.store.overview import QueueEntry
 from nurseries.bridge import open_client
 from nurseries.chain import ChainStatistics
-from nurseries.reports import MAX_TENANTS, OTHERS, queue_figures
+from nurseries.reports import MAX_TENANTS, OTHERS, QUEUE_REST_SECONDS, QUEUE_SECONDS, QueueReader, queue_figures
 from tests.nurseries.running import Relay, readiness, running, scrape, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from coproc.tfhe.client import ClientKey
     from nurseries.bridge import TrioClient
@@ -60,7 +61,7 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
                     now = await scrape(addresses)
                     done = now("groups_done_total") - before("groups_done_total")
                     beats = now("event_loop_lag_seconds_count") - before("event_loop_lag_seconds_count")
-                    return done > 0 and beats > 0
+                    return done > 0 and beats > 0 and bool(now.labels("queue_groups"))
 
                 await until(is_counted)
                 after = await scrape(addresses)
@@ -131,6 +132,36 @@ async def test_a_database_that_is_away_degrades_and_kills_nothing(
                 await until(is_well)
                 await compute(client, key_id, toy_client_key)
             relay.down()
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_the_queue_is_read_once_for_all_who_ask() -> None:
+    class Slow(ViewedMemoryStore):
+        reads = 0
+
+        async def queue(self) -> Sequence[QueueEntry]:
+            self.reads += 1
+            await trio.sleep(seconds)
+            return [QueueEntry(None, State.READY, self.reads, None, None)]
+
+    store, seconds = Slow(), 0.5
+    reader = QueueReader(lambda: store)
+    found: list[Sequence[Figure]] = []
+
+    async def ask() -> None:
+        found.append(await reader.read())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(ask)
+    assert (store.reads, [figures[0].value for figures in found]) == (1, [1] * 20)
+    await trio.sleep(QUEUE_REST_SECONDS)
+    assert (await reader.read())[0].value == 2
+    await trio.sleep(QUEUE_REST_SECONDS)
+    seconds = 60.0
+    began = trio.current_time()
+    assert await reader.read() == (), "nothing is said that is not known"
+    assert trio.current_time() - began == pytest.approx(QUEUE_SECONDS)
 
 
 def test_the_queue_is_summed_up_by_tenant_and_state() -> None:
