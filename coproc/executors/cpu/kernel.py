@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from coproc.errors import InvalidInput
-from coproc.executors.cpu.bootstrap_kernel import POLYNOMIALS, BootstrapEmitter
+from coproc.executors.cpu.bootstrap_kernel import BootstrapEmitter
 from coproc.executors.cpu.compiler import Library, host_name
 from coproc.executors.cpu.emitter import module
 from coproc.executors.cpu.keyswitch_kernel import KeyswitchTile, emit_keyswitch
 from coproc.executors.cpu.machine import machine_of
 from coproc.executors.cpu.shape import Shape
+from coproc.executors.cpu.step_kernel import POLYNOMIALS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -69,6 +69,10 @@ class Shape:
         count = -(-left // widest)
         return tuple(left // count + (number < left % count) for number in range(count))
 
+    def columns(self, number: int) -> int:
+        """Columns of pass ``number`` over the whole array."""
+        return (self.half // self.lanes) >> self.passes[number]
+
     @property
     def pieces(self) -> int:
         """Parts in which the pass before the groups stores a vector."""

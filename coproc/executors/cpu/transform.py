@@ -128,9 +128,11 @@ class TransformEmitter:
         part: Value | None = None,
         source: Callable[[Value], Complex] | None = None,
         finish: Callable[[Value], Value] | None = None,
+        between: Callable[[Value], None] | None = None,
     ) -> None:
         """Emit pass ``number`` over the array, or only over the block ``part`` of those that the first pass leaves.
 
+        ``between(column)`` is emitted before each column, counted through the blocks.
         ``source(index)`` gives the elements in place of the array; ``finish`` maps what is stored. The last forward
         pass stores the pieces of its vectors where ``load_group`` finds them.
         """
@@ -140,11 +142,15 @@ class TransformEmitter:
         distance = size >> depth
         scatters = not inverse and number == len(shape.passes) - 1
 
-        def on_block(block: Value) -> None:
+        def on_block(block: Value, number_in_part: Value) -> None:
             twiddles = self.block_twiddles(f, table, level, block, depth)
             start = f.mul(block, size)
 
+            columns = distance // shape.lanes
+
             def on_column(column: Value) -> None:
+                if between is not None:
+                    between(f.add(f.mul(number_in_part, columns), column))
                 base = f.add(start, f.mul(column, shape.lanes))
                 places = [f.add(base, distance * k) for k in range(1 << depth)]
                 if number == 0:
@@ -159,13 +165,13 @@ class TransformEmitter:
                         done = value if finish is None else (finish(value[0]), finish(value[1]))
                         self.store_complex(f, done, data, places[k])
 
-            f.loop(distance // shape.lanes, on_column)
+            f.loop(columns, on_column)
 
         if part is None:
-            f.loop(1 << level, on_block)
+            f.loop(1 << level, lambda block: on_block(block, block))
         else:
             inner = level - shape.passes[0]
-            f.loop(1 << inner, lambda block: on_block(f.add(f.shl(part, inner), block)))
+            f.loop(1 << inner, lambda block: on_block(f.add(f.shl(part, inner), block), block))
 
     def _prefetch_next(self, f: Function, data: Value, places: list[Value]) -> None:
         """Bring the next column near: columns are too far apart for the processor to foresee."""
@@ -174,11 +180,31 @@ class TransformEmitter:
             for line in range(0, 2 * self.shape.lanes, LINE):
                 f.prefetch(f.element(data, DOUBLE, f.add(start, line)), cache=1)
 
-    def run_later_passes(self, f: Function, data: Value, table: Value, part: Value, *, inverse: bool) -> None:
-        """Emit all passes but the first over the block ``part``."""
+    def run_later_passes(
+        self,
+        f: Function,
+        data: Value,
+        table: Value,
+        part: Value,
+        *,
+        inverse: bool,
+        between: Callable[[Value], None] | None = None,
+    ) -> None:
+        """Emit all passes but the first over the block ``part``; ``between`` counts the columns of all of them."""
         numbers = range(1, len(self.shape.passes))
+        done = 0
         for number in reversed(numbers) if inverse else numbers:
-            self.run_pass(f, data, table, number, inverse=inverse, part=part)
+            before, hook = done, between
+            self.run_pass(
+                f,
+                data,
+                table,
+                number,
+                inverse=inverse,
+                part=part,
+                between=None if hook is None else lambda column, hook=hook, before=before: hook(f.add(column, before)),
+            )
+            done += self.shape.columns(number) >> self.shape.passes[0]
 
     def _scatter(self, f: Function, value: Complex, data: Value, base: Value, row: int) -> None:
         """Store the pieces of one row, counted from ``base``, where they are exchanged with the pieces of other rows.
