@@ -99,6 +99,30 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class LevelExecutor(Protocol):
+    """An executor that runs whole levels by itself, with nothing between keyswitches and bootstraps."""
+
+    def run_level(
+        self,
+        prepared: PreparedKey,
+        level: Level,
+        tables: Sequence[LookUpTable],
+        ciphertexts: NDArray[np.uint64],
+        slots: NDArray[np.int64],
+    ) -> None:
+        """Run a level in place: linear forms, keyswitches, modulus switches, bootstraps.
+
+        Args:
+            prepared: the result of this executor's ``prepare``.
+            level: what to run.
+            tables: the accumulators of the circuit.
+            ciphertexts: shape ``(S, k*N+1)``, the wires' storage; rows of outputs are written when all forms are read.
+            slots: the row of each wire.
+        """
+        ...
+
+
+@runtime_checkable
 class Metered(Protocol):
     """An executor that knows how much CPU time its arithmetic took: what a process spends beyond that is overhead."""
 
@@ -159,11 +183,15 @@ class Evaluation:
         if self.levels_left == 0:
             raise InvalidInput("level", "every level of the circuit has run")
         level = self._circuit.levels[self._next_level]
-        combined = linear_combinations(level.forms, self._ciphertexts, self._slots, self._half_step_log2)
-        small = self._executor.keyswitch(self._key, combined)
-        switched = modulus_switch(small, self._parameters)
-        fresh = self._executor.bootstrap(self._key, switched, level.form, level.table, self._circuit.tables)
-        self._ciphertexts[self._slots[output_wires(level, self._circuit.tables)]] = fresh
+        tables = self._circuit.tables
+        if isinstance(self._executor, LevelExecutor):
+            self._executor.run_level(self._key, level, tables, self._ciphertexts, self._slots)
+        else:
+            combined = linear_combinations(level.forms, self._ciphertexts, self._slots, self._half_step_log2)
+            small = self._executor.keyswitch(self._key, combined)
+            switched = modulus_switch(small, self._parameters)
+            fresh = self._executor.bootstrap(self._key, switched, level.form, level.table, tables)
+            self._ciphertexts[self._slots[output_wires(level, tables)]] = fresh
         self._next_level += 1
 
     def outputs(self) -> NDArray[np.uint64]:

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from coproc.circuits.merge import merge
 from coproc.errors import InvalidInput
 from coproc.executors import Evaluation, create_executor
-from coproc.executors.base import Metered
+from coproc.executors.base import LevelExecutor, Metered
 from coproc.executors.bench import measure
 from coproc.executors.cpu import CpuExecutor, detect_isa
+from coproc.executors.cpu.executor import SMALLEST, batch_bounds
 from coproc.executors.cpu.kernel import Kernel
 from coproc.executors.lwe import modulus_switch
 from coproc.executors.reference import ReferenceExecutor
-from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
+from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2, ModulusSwitch
 from tests.executors.circuits import CHAIN, chain_in_the_clear, lookup
 from tests.executors.toykeys import generate, random_key
 
@@ -118,6 +122,47 @@ def test_batches_and_threads_never_change_bits(toy_key: EvaluationKey) -> None:
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
+class StepByStep:
+    """An executor that leaves linear forms and modulus switches to ``Evaluation``."""
+
+    def __init__(self, executor: CpuExecutor) -> None:
+        self.name, self.prepare = executor.name, executor.prepare
+        self.keyswitch, self.bootstrap = executor.keyswitch, executor.bootstrap
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+@pytest.mark.parametrize("kind", [ModulusSwitch.STANDARD, ModulusSwitch.CENTERED_MEAN])
+def test_a_level_at_once_gives_the_bits_of_its_steps(isa: str, kind: ModulusSwitch) -> None:
+    try:
+        executor = CpuExecutor(2, isa)
+    except InvalidInput:
+        pytest.skip(f"no {isa} here")
+    key = random_key(replace(TOY_2_2, modulus_switch=kind), seed=22)
+    rng = np.random.default_rng(23)
+    circuit = merge([CHAIN] * 7)
+    inputs = rng.integers(0, 1 << 64, (circuit.inputs, 513), dtype=np.uint64)
+    results: list[NDArray[np.uint64]] = []
+    for one in (executor, StepByStep(executor)):
+        evaluation = Evaluation(one, executor.prepare(key), circuit, inputs)
+        while evaluation.levels_left:
+            evaluation.run_level()
+        results.append(evaluation.outputs())
+    assert isinstance(executor, LevelExecutor)
+    assert not isinstance(StepByStep(executor), LevelExecutor)
+    assert np.array_equal(results[0], results[1])
+
+
+@given(count=st.integers(1, 3000), threads=st.integers(1, 96), largest=st.integers(4, 16))
+def test_batches_cover_all_bootstraps_and_end_small(count: int, threads: int, largest: int) -> None:
+    bounds = np.array(batch_bounds(count, threads, largest))
+    sizes = np.diff(bounds)
+    assert (bounds[0], bounds[-1]) == (0, count)
+    assert (sizes.min() >= 1) & (sizes.max() <= largest)
+    if threads > 1:
+        assert (sizes[1:] <= sizes[:-1]).all()
+        assert sizes[-1] <= 2 * SMALLEST
+
+
 def test_several_callers_share_one_prepared_key(toy_key: EvaluationKey) -> None:
     executor = CpuExecutor(2)
     prepared = executor.prepare(toy_key)
@@ -152,6 +197,28 @@ def test_unsupported_parameters_are_named(changed: dict[str, int], field: str) -
     parameters: ClassicParameters = replace(TOY_2_2, lwe_dimension=1, **changed)  # pyright: ignore[reportArgumentType] - ints
     with pytest.raises(InvalidInput, match=rf"parameters\.{field}"):
         CpuExecutor(1).prepare(random_key(parameters, seed=1))
+
+
+def test_levels_that_point_outside_are_refused_before_any_pointer_is_made(toy_key: EvaluationKey) -> None:
+    executor = CpuExecutor(1)
+    prepared = executor.prepare(toy_key)
+    slots = np.arange(CHAIN.wires, dtype=np.int64)
+    storage = np.zeros((CHAIN.wires, 513), np.uint64)
+    level = CHAIN.levels[0]
+    for wires, places, field in (
+        (storage, slots - 1, "slots"),
+        (storage, slots + CHAIN.wires, "slots"),
+        (storage[:, :512], slots, "ciphertexts"),
+        (storage[::2], slots, "ciphertexts"),
+    ):
+        with pytest.raises(InvalidInput, match=field):
+            executor.run_level(prepared, level, CHAIN.tables, wires, places)
+    for changed, field in (
+        (replace(level, form=level.form + 99), "form"),
+        (replace(level, table=level.table + 99), "table"),
+    ):
+        with pytest.raises(InvalidInput, match=field):
+            executor.run_level(prepared, changed, CHAIN.tables, storage, slots)
 
 
 def test_bad_batches_are_refused_before_any_pointer_is_made(toy_key: EvaluationKey) -> None:

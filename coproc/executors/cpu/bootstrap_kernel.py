@@ -1,8 +1,9 @@
 """Emit blind rotation and sample extraction for batches of ciphertexts, and the conversion of the bootstrap key.
 
-Decides loop order and memory layout; the operations on each element follow ``ARITHMETIC.md``. One thread runs one
-batch: all its ciphertexts take step ``i`` before any takes step ``i+1``, so that a row of the key is read from memory
-once a batch. While one row is used, the next is fetched, a part by every ciphertext.
+Decides loop order and memory layout; the operations on each element follow ``ARITHMETIC.md``. Threads take batches
+from a shared counter until none is left, so that nobody comes back in between. In a batch all ciphertexts take step
+``i`` before any takes step ``i+1``, so that a row of the key is read from memory once a batch. While one row is used,
+the next is fetched, a part by every ciphertext.
 """
 
 from __future__ import annotations
@@ -79,37 +80,56 @@ class BootstrapEmitter:
         return f
 
     def _bootstrap(self, many: Function, few: Function, start: Function, extract: Function) -> None:
-        """Bootstrap a batch.
+        """Bootstrap batches until none is left.
 
-        ``switched`` (F, n+1) u16, ``form`` and ``table`` (B,) i32, ``polynomials`` (T, N) u32, ``first`` (B+1,) i64,
-        ``coefficient`` and ``added`` (O,) i64, all outputs counted from ``first[0]`` on; ``out`` (O, N+1) u64; ``accs``
-        (B, 2, N) u32 with a vector of padding at both ends; ``work`` as in ``Shape.workspace_words``.
+        ``switched`` (F, n+1) u16, ``form`` and ``table`` (P,) i32, ``polynomials`` (T, N) u32, ``first`` (P+1,) i64,
+        ``coefficient``, ``added`` and ``row`` (O,) i64: the row of ``out`` (R, N+1) u64 that each output becomes;
+        ``bounds`` (batches+1,) i64: where each batch starts; ``claimed`` i64: how many batches are taken, counted by
+        all threads that share the work; ``accs`` (B, 2, N) u32 with a vector of padding at both ends, for the largest
+        batch; ``work`` as in ``Shape.workspace_words``.
         """
         f = self._function(
             "bootstrap",
-            "p:switched p:form p:table p:polynomials p:first p:coefficient p:added p:out p:key p:twiddles p:accs p:work"
-            " i:dimension i:batch",
+            "p:switched p:form p:table p:polynomials p:first p:coefficient p:added p:row p:out p:key p:twiddles p:accs"
+            " p:work p:bounds p:claimed i:dimension i:batches",
             exported=True,
         )
-        switched, form, table, polynomials, first, coefficient, added, out, key, twiddles, accs, work = f.arguments[:12]
-        dimension, batch = f.arguments[12:]
-        size, row_words = self.shape.polynomial_size, self.step.row_words
-        width = f.add(dimension, 1)
+        bounds, claimed, _, batches = f.arguments[-4:]
 
-        def rotation(number: Value, step: Value) -> Value:
-            row = f.convert("sext", f.load(f.element(form, I32, number), I32, align=4), I64)
-            word = f.load(f.element(switched, I16, f.add(f.mul(row, width), step)), I16, align=2)
-            return f.convert("zext", word, I64)
+        def on_claim(_: Value) -> None:
+            number = f.fetch_add(claimed)
+
+            def run() -> None:
+                begin = f.load(f.element(bounds, I64, number), I64, align=8)
+                end = f.load(f.element(bounds, I64, f.add(number, 1)), I64, align=8)
+                self._batch(f, (many, few, start, extract), begin, f.sub(end, begin))
+
+            f.when(f.compare("ult", number, batches), run)
+
+        f.loop(batches, on_claim)
+
+    def _batch(self, f: Function, functions: tuple[Function, ...], begin: Value, batch: Value) -> None:
+        """Emit one batch into ``bootstrap``."""
+        many, few, start, extract = functions
+        switched, form, table, polynomials, first, coefficient, added, rows, out, key = f.arguments[:10]
+        twiddles, accs, work, _, _, dimension, _ = f.arguments[10:]
+        size = self.shape.polynomial_size
 
         def accumulator(number: Value) -> Value:
             return f.element(accs, I32, f.mul(number, POLYNOMIALS * size))
 
+        def rotation(number: Value, step: Value) -> Value:
+            row = f.load(f.element(form, I32, f.add(begin, number)), I32, align=4)
+            at = f.add(f.mul(f.convert("sext", row, I64), f.add(dimension, 1)), step)
+            return f.convert("zext", f.load(f.element(switched, I16, at), I16, align=2), I64)
+
         def on_start(number: Value) -> None:
-            row = f.convert("sext", f.load(f.element(table, I32, number), I32, align=4), I64)
-            polynomial = f.element(polynomials, I32, f.mul(row, size))
+            row = f.load(f.element(table, I32, f.add(begin, number)), I32, align=4)
+            polynomial = f.element(polynomials, I32, f.mul(f.convert("sext", row, I64), size))
             f.call(start, polynomial, rotation(number, dimension), accumulator(number))
 
-        def on_steps(cmux: Function, places: int) -> None:
+        def run_steps(cmux: Function, places: int) -> None:
+            row_words = self.step.row_words
             share = f.mul(batch, places)
             lines = f.udiv(f.add(share, row_words // LINE - 1), share)
 
@@ -131,19 +151,21 @@ class BootstrapEmitter:
             f.loop(dimension, on_step)
 
         def on_extract(number: Value) -> None:
-            begin = f.load(f.element(first, I64, number), I64, align=8)
-            end = f.load(f.element(first, I64, f.add(number, 1)), I64, align=8)
+            at = f.add(begin, number)
+            since = f.load(f.element(first, I64, at), I64, align=8)
+            until = f.load(f.element(first, I64, f.add(at, 1)), I64, align=8)
 
             def on_output(output: Value) -> None:
-                at = f.load(f.element(coefficient, I64, output), I64, align=8)
-                offset = f.load(f.element(added, I64, output), I64, align=8)
-                f.call(extract, accumulator(number), at, offset, f.element(out, I64, f.mul(output, size + 1)))
+                place, offset, row = (
+                    f.load(f.element(array, I64, output), I64, align=8) for array in (coefficient, added, rows)
+                )
+                f.call(extract, accumulator(number), place, offset, f.element(out, I64, f.mul(row, size + 1)))
 
-            f.loop(end, on_output, start=begin)
+            f.loop(until, on_output, start=since)
 
         f.loop(batch, on_start)
-        f.when(f.compare("ule", batch, FEW), lambda: on_steps(few, self.step.places(few=True)))
-        f.when(f.compare("ugt", batch, FEW), lambda: on_steps(many, self.step.places(few=False)))
+        f.when(f.compare("ule", batch, FEW), lambda: run_steps(few, self.step.places(few=True)))
+        f.when(f.compare("ugt", batch, FEW), lambda: run_steps(many, self.step.places(few=False)))
         f.loop(batch, on_extract)
 
     def _convert_key(self) -> None:

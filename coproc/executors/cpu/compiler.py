@@ -17,7 +17,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from coproc.errors import InvalidInput
-from coproc.executors.cpu.machine import ISAS, Isa
+from coproc.executors.cpu.machine import ISAS, ON_X86, Isa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +119,9 @@ def _target(isa: Isa) -> tuple[str, str, str]:
     triple = str(llvm.get_process_triple())
     if isa == "avx512":
         return triple, host_name(), str(llvm.get_host_cpu_features().flatten()) + ",-prefer-256-bit"
-    return triple, "haswell" if isa == "avx2" else "x86-64", ""
+    if isa == "avx2":
+        return triple, "haswell", ""
+    return triple, "x86-64" if ON_X86 else "generic", ""
 
 
 def _target_machine(isa: Isa) -> llvm.TargetMachine:

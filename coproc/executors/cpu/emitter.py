@@ -225,6 +225,10 @@ class Function:
         """Store a scalar or vector."""
         self._lines.append(f"  store {value.typed}, {pointer.typed}, align {align}")
 
+    def fetch_add(self, pointer: Value) -> Value:
+        """Add one to a shared 64-bit counter; return what it was."""
+        return self._emit(I64, f"atomicrmw add {pointer.typed}, i64 1 monotonic, align 8")
+
     def prefetch(self, pointer: Value, *, cache: int) -> None:
         """Ask for a line to be brought into the first- or second-level ``cache``; any address will do."""
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")

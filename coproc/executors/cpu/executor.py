@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from coproc.errors import InvalidInput
+from coproc.executors.base import output_wires
 from coproc.executors.cpu.compiler import check_isa, detect_isa
 from coproc.executors.cpu.kernel import Kernel, Workspace, address, aligned
 from coproc.executors.cpu.keyswitch_kernel import PARTS
+from coproc.executors.cpu.machine import second_level_cache
 from coproc.executors.cpu.objects import ObjectCache
-from coproc.executors.lwe import Extractions, accumulator_polynomials
+from coproc.executors.lwe import HALF_STEP_BELOW_DELTA, Extractions, accumulator_polynomials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from coproc.circuits.circuit import LookUpTable
+    from coproc.circuits.circuit import Level, LookUpTable
     from coproc.executors.base import PreparedKey
     from coproc.executors.cpu.machine import Isa
     from coproc.tfhe.keys import EvaluationKey
@@ -35,6 +37,31 @@ if TYPE_CHECKING:
 
 BATCH: Final = 16
 """Ciphertexts that share one reading of the bootstrap key; more gains nothing."""
+SMALLEST: Final = 4
+"""Ciphertexts in the last batches of a level, in which threads wait for each other."""
+SWITCHES: Final = 64
+"""Modulus switches below which a second thread is not worth waking."""
+
+
+def batch_bounds(count: int, threads: int, largest: int) -> list[int]:
+    """Cut ``count`` bootstraps into batches for threads that take the next one when they are done.
+
+    Every thread gets as many, and the later batches are smaller, so that one that is held up leaves little to wait for.
+    A single thread waits for nobody: its batches are equal.
+    """
+    bounds = [0]
+    if threads == 1:
+        pieces = -(-count // largest)
+        return [count * piece // pieces for piece in range(pieces + 1)]
+    while bounds[-1] < count:
+        share = -(-(count - bounds[-1]) // threads)
+        last = share if share <= 2 * SMALLEST else max(SMALLEST, share // 4)
+        size = min(largest, share - last or share)
+        for _ in range(threads):
+            bounds.append(min(bounds[-1] + size, count))
+            if bounds[-1] == count:
+                break
+    return bounds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +152,7 @@ class CpuExecutor:
     def keyswitch(self, prepared: PreparedKey, ciphertexts: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Keyswitch; see ``Executor.keyswitch``."""
         own = self._own(prepared)
-        kernel, parameters = own.kernel, own.parameters
+        parameters = own.parameters
         count, words = len(ciphertexts), parameters.big_lwe_dimension
         width = parameters.lwe_dimension + 1
         if ciphertexts.ndim != 2 or ciphertexts.shape[1] != words + 1 or ciphertexts.dtype != np.uint64:
@@ -133,24 +160,7 @@ class CpuExecutor:
         if count == 0:
             return np.empty((0, width), dtype=np.uint64)
         source = np.ascontiguousarray(ciphertexts)
-        per_group, tiles = kernel.tile.ciphertexts, len(own.tiles)
-        rows, groups = words * parameters.ks_level, -(-count // per_group)
-        digits = aligned((groups, rows // 2, per_group, 2), np.int16)
-        sums = aligned((groups * per_group, tiles * kernel.tile.columns), np.uint64)
-        sums[:count, parameters.lwe_dimension] = source[:, -1]
-
-        def decompose(begin: int, end: int) -> None:
-            first, last = begin * per_group, min(end * per_group, count)
-            kernel.keyswitch_digits(address(source[first:]), address(digits[begin:]), words, last - first)
-
-        def multiply(begin: int, end: int) -> None:
-            kernel.keyswitch_tiles(
-                *(address(own.tiles), address(digits), address(sums)), *(begin, end, tiles, groups, rows)
-            )
-
-        self._spread(decompose, groups, max(1, -(-groups // self.threads)))
-        self._spread(multiply, tiles, max(1, -(-tiles // (2 * self.threads))))
-        return sums[:count, :width]
+        return self._products(own, source, lambda _begin, _end: None)[:, :width]
 
     def bootstrap(
         self,
@@ -162,35 +172,127 @@ class CpuExecutor:
     ) -> NDArray[np.uint64]:
         """Blind rotation and sample extraction; see ``Executor.bootstrap``."""
         own = self._own(prepared)
-        kernel, parameters = own.kernel, own.parameters
+        parameters = own.parameters
         if len(form) == 0:
             return np.empty((0, parameters.big_lwe_dimension + 1), dtype=np.uint64)
-        _check_rows("form", form, len(switched))
-        _check_rows("table", table, len(tables))
         width, limit = parameters.lwe_dimension + 1, 2 * parameters.polynomial_size
         if switched.ndim != 2 or switched.shape[1] != width or int(switched.max()) >= limit:
             raise InvalidInput("switched", f"must be of shape (F, {width}) with values below {limit}")
-        polynomials = accumulator_polynomials(tables, parameters)
+        _check_rows("form", form, len(switched))
+        _check_rows("table", table, len(tables))
         extractions = Extractions(table, tables, parameters)
         result = np.empty((extractions.count, parameters.big_lwe_dimension + 1), dtype=np.uint64)
         rotations = np.ascontiguousarray(switched, dtype=np.uint16)
-        form = np.ascontiguousarray(form, dtype=np.int32)
-        table = np.ascontiguousarray(table, dtype=np.int32)
-        batches = -(-len(form) // BATCH)
-        batches = -(-batches // self.threads) * self.threads  # no thread idle in the last round
-        size = -(-len(form) // batches)
+        self._rotate(own, rotations, form, table, tables, result, np.arange(extractions.count))
+        return result
 
-        def run(begin: int, end: int) -> None:
-            work = Workspace(kernel.shape, end - begin)
-            kernel.bootstrap(
-                *(address(rotations), address(form[begin:]), address(table[begin:]), address(polynomials)),
-                *(address(extractions.offsets[begin:]), address(extractions.coefficient), address(extractions.added)),
-                *(address(result), address(own.spectra), address(kernel.twiddles)),
-                *(work.accumulators, work.spectra, parameters.lwe_dimension, end - begin),
+    def run_level(
+        self,
+        prepared: PreparedKey,
+        level: Level,
+        tables: Sequence[LookUpTable],
+        ciphertexts: NDArray[np.uint64],
+        slots: NDArray[np.int64],
+    ) -> None:
+        """Run a level in place; see ``LevelExecutor.run_level``."""
+        own = self._own(prepared)
+        kernel, parameters, forms = own.kernel, own.parameters, level.forms
+        words, dimension = parameters.big_lwe_dimension, parameters.lwe_dimension
+        if ciphertexts.ndim != 2 or ciphertexts.shape[1] != words + 1 or ciphertexts.dtype != np.uint64:
+            raise InvalidInput("ciphertexts", f"must be uint64 of shape (S, {words + 1}), got {ciphertexts.shape}")
+        if not ciphertexts.flags.c_contiguous:
+            raise InvalidInput("ciphertexts", "must lie in memory row by row")
+        if forms.count == 0 or len(level.form) == 0:
+            return
+        _check_rows("form", level.form, forms.count)
+        _check_rows("table", level.table, len(tables))
+        rows = np.ascontiguousarray(slots[forms.sources], dtype=np.int64)
+        targets = np.ascontiguousarray(slots[output_wires(level, tables)], dtype=np.int64)
+        _check_rows("slots", rows, len(ciphertexts))
+        _check_rows("slots", targets, len(ciphertexts))
+        offsets = np.ascontiguousarray(forms.offsets, dtype=np.int64)
+        coefficients = np.ascontiguousarray(forms.coefficients, dtype=np.int64)
+        half_step = np.uint64(parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
+        constants = forms.constants.astype(np.uint64) << half_step
+        combined = np.empty((forms.count, words + 1), dtype=np.uint64)
+
+        def combine(begin: int, end: int) -> None:
+            kernel.combine(
+                *(address(ciphertexts), address(offsets), address(rows), address(coefficients)),
+                *(address(constants), address(combined), begin, end),
             )
 
-        self._spread(run, len(form), size)
-        return result
+        small = self._products(own, combined, combine)
+        switched = np.empty((forms.count, dimension + 1), dtype=np.uint16)
+
+        def switch(begin: int, end: int) -> None:
+            kernel.switch(address(small), address(switched), dimension, small.shape[1], begin, end)
+
+        self._spread(switch, forms.count, max(SWITCHES, -(-forms.count // self.threads)))
+        self._rotate(own, switched, level.form, level.table, tables, ciphertexts, targets)
+
+    def _products(
+        self, own: CpuKey, source: NDArray[np.uint64], before: Callable[[int, int], None]
+    ) -> NDArray[np.uint64]:
+        """Keyswitch rows of ``source``, each thread after ``before(begin, end)`` of its own; rows are padded."""
+        kernel, parameters = own.kernel, own.parameters
+        count, words = len(source), parameters.big_lwe_dimension
+        per_group, tiles = kernel.tile.ciphertexts, len(own.tiles)
+        rows, groups = words * parameters.ks_level, -(-count // per_group)
+        digits = aligned((groups, rows // 2, per_group, 2), np.int16)
+        sums = aligned((groups * per_group, tiles * kernel.tile.columns), np.uint64)
+
+        def decompose(begin: int, end: int) -> None:
+            first, last = begin * per_group, min(end * per_group, count)
+            before(first, last)
+            sums[first:last, parameters.lwe_dimension] = source[first:last, -1]
+            kernel.keyswitch_digits(address(source[first:]), address(digits[begin:]), words, last - first)
+
+        def multiply(begin: int, end: int) -> None:
+            kernel.keyswitch_tiles(
+                *(address(own.tiles), address(digits), address(sums)), *(begin, end, tiles, groups, rows)
+            )
+
+        self._spread(decompose, groups, max(1, -(-groups // self.threads)))
+        self._spread(multiply, tiles, max(1, -(-tiles // (2 * self.threads))))
+        return sums[:count]
+
+    def _rotate(
+        self,
+        own: CpuKey,
+        switched: NDArray[np.uint16],
+        form: NDArray[np.int32],
+        table: NDArray[np.int32],
+        tables: Sequence[LookUpTable],
+        out: NDArray[np.uint64],
+        rows: NDArray[np.int64],
+    ) -> None:
+        """Bootstrap; every output becomes a row of ``out``."""
+        kernel, parameters = own.kernel, own.parameters
+        polynomials = accumulator_polynomials(tables, parameters)
+        extractions = Extractions(table, tables, parameters)
+        form, table = (np.ascontiguousarray(array, dtype=np.int32) for array in (form, table))
+        bounds = np.array(batch_bounds(len(form), self.threads, self._batch(parameters)), dtype=np.int64)
+        claimed = np.zeros(1, dtype=np.int64)
+        batches, largest = len(bounds) - 1, int(np.diff(bounds).max())
+
+        def run(_begin: int, _end: int) -> None:
+            work = Workspace(kernel.shape, largest)
+            kernel.bootstrap(
+                *(address(switched), address(form), address(table), address(polynomials)),
+                *(address(extractions.offsets), address(extractions.coefficient), address(extractions.added)),
+                *(address(rows), address(out), address(own.spectra), address(kernel.twiddles)),
+                *(work.accumulators, work.spectra, address(bounds), address(claimed)),
+                *(parameters.lwe_dimension, batches),
+            )
+
+        self._spread(run, min(self.threads, batches), 1)
+
+    @staticmethod
+    def _batch(parameters: ClassicParameters) -> int:
+        """Return how many accumulators fit beside two rows of the key in the second-level cache, at most ``BATCH``."""
+        accumulator = 8 * parameters.polynomial_size
+        return max(SMALLEST, min(BATCH, (second_level_cache() * 3 // 4) // accumulator - 8))
 
     def close(self) -> None:
         """Stop the threads; running tasks end first."""
@@ -223,6 +325,6 @@ def _check_shape(field: str, array: NDArray[np.uint64], shape: tuple[int, ...]) 
         raise InvalidInput(field, f"must be uint64 of shape {shape}, got {array.dtype} of {array.shape}")
 
 
-def _check_rows(field: str, rows: NDArray[np.int32], limit: int) -> None:
+def _check_rows(field: str, rows: NDArray[np.int32] | NDArray[np.int64], limit: int) -> None:
     if int(rows.min()) < 0 or int(rows.max()) >= limit:
         raise InvalidInput(field, f"must lie in [0, {limit})")

@@ -18,9 +18,11 @@ from coproc.executors.cpu.bootstrap_kernel import BootstrapEmitter
 from coproc.executors.cpu.compiler import Library, host_name
 from coproc.executors.cpu.emitter import module
 from coproc.executors.cpu.keyswitch_kernel import KeyswitchTile, emit_keyswitch
+from coproc.executors.cpu.level_kernel import emit_level
 from coproc.executors.cpu.machine import machine_of
 from coproc.executors.cpu.shape import Shape
 from coproc.executors.cpu.step_kernel import POLYNOMIALS
+from coproc.tfhe.parameters import ModulusSwitch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +53,8 @@ def check_parameters(parameters: ClassicParameters) -> None:
         raise InvalidInput("parameters.pbs_level", f"must be 1, got {parameters.pbs_level}")
     if not 1 <= parameters.pbs_base_log <= 30:
         raise InvalidInput("parameters.pbs_base_log", f"must lie in [1, 30], got {parameters.pbs_base_log}")
+    if parameters.modulus_switch is ModulusSwitch.DRIFT:
+        raise InvalidInput("parameters.modulus_switch", "the drift technique is not supported")
     if not 1 <= parameters.ks_base_log <= 15 or not 1 <= parameters.ks_level * parameters.ks_base_log <= 62:
         raise InvalidInput("parameters.ks_base_log", "must lie in [1, 15] and give at most 62 bits over all levels")
 
@@ -66,6 +70,8 @@ class Kernel:
         ks_level: int,
         isa: Isa,
         cache: ObjectCache | None = None,
+        *,
+        centred: bool = True,
     ) -> None:
         self.isa = isa
         machine = machine_of(isa, host_name())
@@ -73,11 +79,14 @@ class Kernel:
         self.tile = KeyswitchTile.of(machine, ks_base_log)
         functions = BootstrapEmitter(self.shape, machine, pbs_base_log).emit()
         functions += emit_keyswitch(machine, self.tile, ks_base_log, ks_level)
+        functions += emit_level(machine, polynomial_size, centred=centred)
         self.library = Library(module(functions), isa, cache)
         self.twiddles = aligned((len(self.shape.twiddles()),), np.float64)
         self.twiddles[:] = self.shape.twiddles()
-        self.bootstrap = self.library.function("bootstrap", [_POINTER] * 12 + [_INTEGER] * 2)
+        self.bootstrap = self.library.function("bootstrap", [_POINTER] * 15 + [_INTEGER] * 2)
         self.convert_key = self.library.function("convert_key", [_POINTER] * 4 + [_INTEGER])
+        self.combine = self.library.function("combine", [_POINTER] * 6 + [_INTEGER] * 2)
+        self.switch = self.library.function("switch", [_POINTER] * 2 + [_INTEGER] * 4)
         self.keyswitch_key = self.library.function("keyswitch_key", [_POINTER] * 2 + [_INTEGER] * 4)
         self.keyswitch_digits = self.library.function("keyswitch_digits", [_POINTER] * 2 + [_INTEGER] * 2)
         self.keyswitch_tiles = self.library.function("keyswitch_tiles", [_POINTER] * 3 + [_INTEGER] * 5)
@@ -91,7 +100,8 @@ class Kernel:
         """
         check_parameters(parameters)
         sizes = (parameters.polynomial_size, parameters.pbs_base_log, parameters.ks_base_log, parameters.ks_level)
-        return _compiled(*sizes, isa, cache)
+        centred = parameters.modulus_switch is ModulusSwitch.CENTERED_MEAN
+        return _compiled(*sizes, isa, cache, centred=centred)
 
     @staticmethod
     def forget() -> None:
@@ -101,9 +111,16 @@ class Kernel:
 
 @cache
 def _compiled(
-    polynomial_size: int, pbs_base_log: int, ks_base_log: int, ks_level: int, isa: Isa, cache: ObjectCache | None
+    polynomial_size: int,
+    pbs_base_log: int,
+    ks_base_log: int,
+    ks_level: int,
+    isa: Isa,
+    cache: ObjectCache | None,
+    *,
+    centred: bool,
 ) -> Kernel:
-    return Kernel(polynomial_size, pbs_base_log, ks_base_log, ks_level, isa, cache)
+    return Kernel(polynomial_size, pbs_base_log, ks_base_log, ks_level, isa, cache, centred=centred)
 
 
 class Workspace:

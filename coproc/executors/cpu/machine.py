@@ -6,10 +6,14 @@ the choices changes any element's operations, so none of them changes results. I
 
 from __future__ import annotations
 
+import os
+import platform
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 Isa = Literal["avx512", "avx2", "baseline"]
+ON_X86: Final = platform.machine().lower() in {"x86_64", "amd64"}
+MEGABYTE: Final = 1 << 20
 ISAS: Final[tuple[Isa, ...]] = get_args(Isa)
 
 
@@ -27,6 +31,14 @@ class Machine:
     """One instruction multiplies signed 16-bit lanes and adds neighbours (``pmaddwd``, on every x86)."""
 
 
+def second_level_cache() -> int:
+    """Return the bytes of a core's second-level cache; a megabyte where the system does not say."""
+    try:
+        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or MEGABYTE
+    except (ValueError, OSError):
+        return MEGABYTE
+
+
 def machine_of(isa: Isa, processor: str) -> Machine:
     """Return the traits of an instruction set on a processor, by LLVM's name of it."""
     if isa == "avx512":
@@ -34,4 +46,4 @@ def machine_of(isa: Isa, processor: str) -> Machine:
         return Machine(lanes=8, fused_doubling=not zen, reduces=not zen)
     if isa == "avx2":
         return Machine(lanes=4)
-    return Machine(lanes=2)
+    return Machine(lanes=2, pairs=ON_X86)

@@ -226,8 +226,11 @@ class StepEmitter:
         def run_passes(data: Value, part: Value, number: int, *, inverse: bool) -> None:
             """Run the later passes; ``number`` of the four calls for a part."""
             first = f.add(f.mul(f.add(f.shl(part, 2), number), later), self.shape.half // lanes)
-            between = (lambda column: fetch(f.add(first, column))) if few else None
-            transform.run_later_passes(f, data, table, part, inverse=inverse, between=between)
+
+            def between(column: Value) -> None:
+                fetch(f.add(first, column))
+
+            transform.run_later_passes(f, data, table, part, inverse=inverse, between=between if few else None)
 
         def on_part(part: Value) -> None:
             run_passes(mask, part, 0, inverse=False)

@@ -194,16 +194,8 @@ class TransformEmitter:
         numbers = range(1, len(self.shape.passes))
         done = 0
         for number in reversed(numbers) if inverse else numbers:
-            before, hook = done, between
-            self.run_pass(
-                f,
-                data,
-                table,
-                number,
-                inverse=inverse,
-                part=part,
-                between=None if hook is None else lambda column, hook=hook, before=before: hook(f.add(column, before)),
-            )
+            hook = None if between is None else _counted_from(f, done, between)
+            self.run_pass(f, data, table, number, inverse=inverse, part=part, between=hook)
             done += self.shape.columns(number) >> self.shape.passes[0]
 
     def _scatter(self, f: Function, value: Complex, data: Value, base: Value, row: int) -> None:
@@ -295,3 +287,12 @@ class TransformEmitter:
         a, b = x[row], x[row + width]
         x[row] = f.shuffle(a[0], b[0], low), f.shuffle(a[1], b[1], low)
         x[row + width] = f.shuffle(a[0], b[0], high), f.shuffle(a[1], b[1], high)
+
+
+def _counted_from(f: Function, first: int, hook: Callable[[Value], None]) -> Callable[[Value], None]:
+    """Return ``hook`` for columns that are counted from ``first`` on."""
+
+    def counted(column: Value) -> None:
+        hook(f.add(column, first))
+
+    return counted
