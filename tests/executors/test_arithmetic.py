@@ -1,22 +1,34 @@
 """Every path of the cpu executor follows the canonical arithmetic, bit for bit."""
 
+# llvmlite has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
 import coproc.executors
 from coproc.circuits.circuit import LookUpTable
 from coproc.executors import create_executor
+from coproc.executors.cpu.bootstrap_kernel import BootstrapEmitter
 from coproc.executors.cpu.compiler import detect_isa
-from coproc.executors.cpu.machine import ISAS
+from coproc.executors.cpu.emitter import module
+from coproc.executors.cpu.kernel import Kernel
+from coproc.executors.cpu.keyswitch_kernel import KeyswitchTile, emit_keyswitch
+from coproc.executors.cpu.level_kernel import emit_level
+from coproc.executors.cpu.machine import ISAS, Machine
+from coproc.executors.cpu.shape import Shape
 from coproc.executors.golden import GOLDEN, TWIDDLES, golden_digests, twiddle_digest
 from coproc.executors.lwe import accumulator_polynomials
 from coproc.executors.reference import ReferenceExecutor
@@ -43,6 +55,43 @@ def test_document_and_code_name_the_same_digests() -> None:
 @pytest.mark.parametrize("isa", HERE)
 def test_golden_digests_with_toy_parameters(isa: str) -> None:
     assert golden_digests(create_executor("cpu", isa=isa), "toy") == GOLDEN["toy"]
+
+
+@pytest.mark.parametrize(
+    ("isa", "spelling"),
+    [
+        ("avx512", Machine(lanes=8, fused_doubling=False)),  # Zen
+        ("avx2", Machine(lanes=4, fused_doubling=False)),
+        ("baseline", Machine(lanes=2, pairs=False)),  # no x86
+    ],
+)
+def test_other_processors_spellings_give_the_same_bits(
+    isa: str, spelling: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isa not in HERE:
+        pytest.skip(f"no {isa} here")
+    Kernel.forget()
+
+    def machine_of(*_: str) -> Machine:
+        return spelling
+
+    monkeypatch.setattr("coproc.executors.cpu.kernel.machine_of", machine_of)
+    assert golden_digests(create_executor("cpu", isa=isa), "toy") == GOLDEN["toy"]
+    Kernel.forget()
+
+
+def test_the_emitted_code_is_no_x86s() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = Machine(lanes=2, pairs=False)
+    functions = BootstrapEmitter(Shape(2048, machine.lanes), machine, 23).emit()
+    functions += emit_keyswitch(machine, KeyswitchTile.of(machine, 4), 4, 4)
+    functions += emit_level(machine, 2048, centred=True)
+    target = llvm.Target.from_triple("aarch64-unknown-linux-gnu").create_target_machine(cpu="neoverse-n1")
+    assembly = str(target.emit_assembly(llvm.parse_assembly(module(functions))))
+    assert re.search(r"fmla\s+v\d+\.2d", assembly)
+    # No fused step by a library, and no conversion whose overflow would be the processor's.
+    assert not re.search(r"\bbl\s+fma|fcvt[a-z]*[su]\b", assembly)
 
 
 @pytest.mark.real
