@@ -107,7 +107,7 @@ async def test_every_operation_of_every_release(
 @pytest.mark.real
 async def test_every_operation_with_real_parameters(running_service: Service) -> None:
     """What clients use: the parameters of fhevm, at 2^-128; two widths."""
-    with trio.fail_after(200):
+    with trio.fail_after(400):
         async with open_node_client("1.6") as node, open_client("127.0.0.1", running_service.grpc_port) as client:
             client_key = await node.client_key(toy=False)
             keys = NodeKeys(client_key, await node.compressed_server_key(client_key), b"")
@@ -117,6 +117,27 @@ async def test_every_operation_with_real_parameters(running_service: Service) ->
                 transaction = Transaction(key_id)
                 every_operation(transaction, a, b, condition, 29)
                 await check(client, node, keys, transaction, {a: 101, b: 77, condition: 1})
+            # A second width of what signed integers do not have, and random values.
+            a, b = new_handle(FheType.UINT16), new_handle(FheType.UINT16)
+            transaction = Transaction(key_id)
+            transaction.sum([a, b, a, b, b], allow=True)
+            transaction.is_in(a, [b, a], allow=True)
+            transaction.mul_div(a, b, 1000, allow=True)
+            await check(client, node, keys, transaction, {a: 60_001, b: 12_345})
+            for fhe_type in (FheType.UINT8, FheType.UINT64):
+                transaction = Transaction(key_id)
+                seeds = (bytes(16), bytes(16), b"s" * 16)
+                drawn = [transaction.rand(fhe_type, seed, allow=True) for seed in seeds]
+                drawn.append(transaction.rand_bounded(16, fhe_type, b"t" * 16, allow=True))
+                await client.submit(transaction)
+                await client.wait(drawn, 120)
+                found: list[int] = []
+                for item in await client.fetch(drawn):
+                    assert item.ciphertext is not None
+                    found.append(int(await node.decrypt(keys.client_key, type_name(fhe_type), item.ciphertext)))
+                assert found[0] == found[1]
+                assert fhe_type is FheType.UINT8 or found[0] != found[2]
+                assert found[3] < 16
 
 
 async def test_a_subscriber_that_comes_back_misses_nothing(
