@@ -14,6 +14,7 @@ from coproc.cli.bench_compare import bench_compare
 from coproc.cli.bench_counts import bench_counts, bench_planning
 from coproc.cli.bench_gpu import bench_gpu
 from coproc.cli.bench_pbs import bench_pbs
+from coproc.cli.bench_scale import bench_scale
 from coproc.cli.bench_service import bench_service
 
 
@@ -27,6 +28,7 @@ for command in (
     bench_ops,
     bench_programs,
     bench_service,
+    bench_scale,
     bench_chain,
     bench_gpu,
     bench_counts,
