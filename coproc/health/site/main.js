@@ -88,7 +88,9 @@ function showCharts(state) {
   CHARTS.computed.update(at, names.map((name, place) => one(`executor${place}`, name, over(columns.computed[name]))), from, to);
   CHARTS.busy.update(at, names.map((name, place) => one(`executor${place}`, name, over(columns.busy[name], 1))), from, to);
   CHARTS.lag.update(at, [one("plain", "late by", columns.lag)], from, to);
-  CHARTS.computed.element.hidden = CHARTS.busy.element.hidden = state.process.executors.length === 0;
+  const computes = state.process.executors.length > 0;
+  CHARTS.computed.element.hidden = CHARTS.busy.element.hidden = !computes;
+  find("charts").classList.toggle("few", !computes);
 }
 
 function showBar(state) {
