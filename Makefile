@@ -8,13 +8,14 @@ NPM_STAMP := tests/clients/node_modules/.stamp
 PROMTOOL := .cache/promtool
 CHROMIUM := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
 
-.PHONY: browser pictures e2e demo test check fmt setup clean proto lint types imports
+.PHONY: interop browser pictures e2e demo test check fmt setup clean proto lint types imports
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up and run the main job: an encrypted token transfer, end to end"
 	@echo "make test    set up and run the tests (real Postgres, real node-tfhe)"
 	@echo "make e2e     a dapp on a chain at real parameters, and a chain in a storm (minutes)"
+	@echo "make interop TFHE-rs packs and takes out what coproc does (needs Rust; minutes)"
 	@echo "make check   format, lint, types, imports and tests"
 	@echo "make fmt     format the code"
 
@@ -61,6 +62,10 @@ test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL) browser
 
 e2e: .venv/.stamp $(NPM_STAMP)
 	COPROC_E2E=1 $(RUN)/pytest tests/clients/test_dapp.py tests/clients/test_storm.py -k "real or quiet"
+
+interop: .venv/.stamp
+	cd tests/clients/tfhe_rs && cargo build --release
+	$(RUN)/python -m tests.clients.tfhe_rs.make_lists tests/clients/tfhe_rs/target/release/tfhe-rs-lists
 
 lint: .venv/.stamp
 	$(RUN)/ruff format --check .

@@ -27,6 +27,7 @@ from pydantic_settings import (
 from coproc.api.limits import Limits
 from coproc.chain.settings import ChainSettings  # noqa: TC001 - pydantic reads it
 from coproc.layers import InvalidConfiguration, find_origins, read_file, read_secrets, read_variables
+from coproc.store.forms import EVERY_SECONDS, Compression
 from coproc.store.retention import REORG_DEPTH, Retention
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ class Config(BaseSettings):
     """How long results that callers may read are kept after the newest work that reads them; 0: for ever."""
     cache_directory: Path = Field(default_factory=default_cache_directory)
     """Kernels compiled for this machine are kept there; it may be read-only or deleted at any time."""
+    compress_after_seconds: float = Field(default=86_400, ge=0)
+    """How long ciphertexts must be idle before workers compress them, where the server key can; 0: never."""
     allow_insecure_parameters: bool = False
     """Accept keys without a published security level: for tests alone."""
     shift_semantics: ShiftSemantics = "modulo"
@@ -320,6 +323,12 @@ class Config(BaseSettings):
         if len(set(chosen)) != len(chosen):
             raise ValueError("grpc_port, results_port and health_port must differ")
         return self
+
+    @property
+    def compression(self) -> Compression | None:
+        """When ciphertexts are compressed; None: never."""
+        after = self.compress_after_seconds
+        return Compression(after, every=min(EVERY_SECONDS, after)) if after else None
 
     @property
     def retention(self) -> Retention:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from coproc.tfhe.keys import EvaluationKey
-    from coproc.tfhe.parameters import ClassicParameters
+    from coproc.tfhe.parameters import ClassicParameters, CompressionParameters
     from coproc.tfhe.server_key import CastingKey
 
+T = TypeVar("T")
 _MAX_FACTS: Final = 4096
 
 
@@ -40,6 +41,8 @@ class KeyFacts:
     tag: bytes
     casting_dimension: int = 0
     """Dimension of the compact key that can be cast from; 0: none."""
+    compression: CompressionParameters | None = None
+    """How ciphertexts are packed under this key; None: they cannot be."""
 
 
 class KeyCache:
@@ -98,7 +101,7 @@ class KeyCache:
             await trio.lowlevel.checkpoint()
             return known
         key = await self.get(key_id)
-        return KeyFacts(key.parameters, key.tag, key.casting_dimension)
+        return KeyFacts(key.parameters, key.tag, key.casting_dimension, key.compression)
 
     async def casting(self, key_id: bytes) -> CastingKey:
         """Read the part of a key that casts compact lists; it is not kept. Raises like ``get``."""
@@ -106,6 +109,11 @@ class KeyCache:
             raise InvalidInput("key_id", "compact lists are not cast here")
         async with self._reading:
             return await self._load_casting(await self._source.read_key(key_id))
+
+    async def part(self, key_id: bytes, load: Callable[[bytes], Awaitable[T]]) -> T:
+        """Read a part of a key by ``load``, away from the event loop; it is not kept. Raises like ``get``."""
+        async with self._reading:
+            return await load(await self._source.read_key(key_id))
 
     async def parse(self, data: bytes) -> EvaluationKey:
         """Read a key from its bytes without keeping it. Raises InvalidInput."""
@@ -118,7 +126,7 @@ class KeyCache:
         self._keys.move_to_end(key.key_id)
         while len(self._keys) > self._capacity:
             self._keys.popitem(last=False)
-        self._facts[key.key_id] = KeyFacts(key.parameters, key.tag, key.casting_dimension)
+        self._facts[key.key_id] = KeyFacts(key.parameters, key.tag, key.casting_dimension, key.compression)
         self._facts.move_to_end(key.key_id)
         while len(self._facts) > _MAX_FACTS:
             self._facts.popitem(last=False)

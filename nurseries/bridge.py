@@ -229,9 +229,9 @@ class TrioClient:
         """Ask how all computations of a transaction are doing."""
         return await _run_on(self._loop, self._client.transaction_status, transaction_id)
 
-    async def fetch(self, handles: Sequence[Handle]) -> list[FetchedCiphertext]:
+    async def fetch(self, handles: Sequence[Handle], *, accept_compressed: bool = False) -> list[FetchedCiphertext]:
         """Fetch what can be read under handles: one record each, in order."""
-        return await _run_on(self._loop, self._client.fetch, handles)
+        return await _run_on(self._loop, partial(self._client.fetch, accept_compressed=accept_compressed), handles)
 
     async def wait(self, handles: Sequence[Handle], seconds: float | None = None) -> list[HandleState]:
         """Wait until every handle is completed; raises as ``CoprocClient.wait`` does."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
 from coproc.executors.base import Closeable, Evaluation, Metered
 from coproc.executors.casting import PreparedCasting, prepare_casting
+from coproc.executors.compression import prepare_unpacking
 from coproc.health.report import ExecutorReport
 from coproc.metrics import LEVEL_BOOTSTRAPS
+from coproc.tfhe.server_key import load_unpacking_key
 from coproc.tracing import span, traceparent
 from nurseries.mailbox import Call, Mailbox
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from coproc.circuits.circuit import Circuit, Level
     from coproc.executors.base import Executor, PreparedKey
     from coproc.keyring import KeyCache
+    from coproc.tfhe.keys import UnpackingKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -46,6 +50,8 @@ class Job:
     """Shape ``(I, k*N+1)``: the circuit's input wires in order."""
     casting: bool = False
     """Whether the inputs are under the compact key instead, shape ``(I, compact dimension + 1)``."""
+    unpacking: bool = False
+    """Whether they are under the key of compression, shape ``(I, k'*N' + 1)``."""
     traceparent: str | None = field(default_factory=traceparent)
     """The span that the job was made in."""
 
@@ -149,7 +155,7 @@ class ExecutorActor:
         self._jobs = jobs
         self._capacity = prepared_keys
         self._prepared: OrderedDict[bytes, PreparedKey] = OrderedDict()
-        self._castings: OrderedDict[bytes, PreparedCasting] = OrderedDict()
+        self._castings: OrderedDict[tuple[bytes, bool], PreparedCasting] = OrderedDict()
         self._preparing = trio.Lock()
         self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
         self._executor: Executor | None = None
@@ -249,12 +255,7 @@ class ExecutorActor:
     async def compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
         """Run one job to its outputs; whatever goes wrong is a ``CoprocError``."""
         try:
-            if job.casting:
-                casting = await self._prepare_casting(executor, job.key_id)
-                prepared = casting.prepared
-                inputs = await trio.to_thread.run_sync(casting.bring, job.inputs)
-            else:
-                prepared, inputs = await self._prepare(executor, job.key_id), job.inputs
+            prepared, inputs = await self._prepare_inputs(executor, job)
             evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, inputs)
             for level in job.circuit.levels:
                 async with self._turn:
@@ -296,21 +297,33 @@ class ExecutorActor:
                 self._prepared.popitem(last=False)
             return prepared
 
-    async def _prepare_casting(self, executor: Executor, key_id: bytes) -> PreparedCasting:
-        """Find what casts compact lists in the executor's layout, or make it."""
+    async def _prepare_inputs(self, executor: Executor, job: Job) -> tuple[PreparedKey, NDArray[np.uint64]]:
+        """Find the key that a job is computed under, and bring its inputs under the compute key's dimensions."""
+        if not (job.casting or job.unpacking):
+            return await self._prepare(executor, job.key_id), job.inputs
+        casting = await self._prepare_casting(executor, job.key_id, unpacking=job.unpacking)
+        return casting.prepared, await trio.to_thread.run_sync(casting.bring, job.inputs, abandon_on_cancel=True)
+
+    async def _prepare_casting(self, executor: Executor, key_id: bytes, *, unpacking: bool) -> PreparedCasting:
+        """Find what brings ciphertexts of another key to the compute key in the executor's layout, or make it."""
         async with self._preparing:
-            prepared = self._castings.get(key_id)
+            prepared = self._castings.get((key_id, unpacking))
             if prepared is None:
                 key = await self._keys.get(key_id)
-                casting = await self._keys.casting(key_id)
-                prepared = await trio.to_thread.run_sync(
-                    prepare_casting, executor, key, casting, abandon_on_cancel=True
-                )
-                self._castings[key_id] = prepared
-            self._castings.move_to_end(key_id)
+                if unpacking:
+                    make = partial(prepare_unpacking, executor, key, await self._keys.part(key_id, _load_unpacking))
+                else:
+                    make = partial(prepare_casting, executor, key, await self._keys.casting(key_id))
+                prepared = await trio.to_thread.run_sync(make, abandon_on_cancel=True)
+                self._castings[key_id, unpacking] = prepared
+            self._castings.move_to_end((key_id, unpacking))
             while len(self._castings) > self._capacity:
                 self._castings.popitem(last=False)
             return prepared
+
+
+async def _load_unpacking(data: bytes) -> UnpackingKey:
+    return await trio.to_thread.run_sync(load_unpacking_key, data)
 
 
 def _span(executor: str, job: Job) -> AbstractContextManager[None]:

@@ -123,12 +123,7 @@ class GpuExecutorActor(ExecutorActor):
             raise ComputationDefect(f"{executor.name} is no executor of a device")
         try:
             with self._patience():
-                if job.casting:
-                    casting = await self._prepare_casting(executor, job.key_id)
-                    prepared = casting.prepared
-                    inputs = await trio.to_thread.run_sync(casting.bring, job.inputs, abandon_on_cancel=True)
-                else:
-                    prepared, inputs = await self._prepare(executor, job.key_id), job.inputs
+                prepared, inputs = await self._prepare_inputs(executor, job)
                 evaluation = executor.evaluate(prepared, job.circuit, inputs)
             running: deque[Future[None]] = deque()
             try:

@@ -101,6 +101,14 @@ def _numbers(service: Service) -> dict[str, float]:
         numbers |= _of_scheduler(service.scheduler.statistics)
     if (export := export_report()) is not None:
         numbers |= {"spans_exported_total": export.exported, "spans_dropped_total": export.dropped}
+    if service.packer is not None:
+        forms = service.packer.statistics
+        numbers |= {
+            "compression_packed_total": forms.packed,
+            "compression_saved_bytes_total": forms.packed_bytes,
+            "compression_unpacked_total": forms.unpacked,
+            "compression_failures_total": forms.failures,
+        }
     if service.sweeper is not None:
         done = service.sweeper.statistics
         numbers |= {

@@ -11,7 +11,7 @@ Decides the tree::
         postgres   unless a URL was given
         store      pool and migrations
         services (one for one; those of the process's roles)
-          results (role results), executor and scheduler (role worker), listener and sweeper (role api),
+          results (role results), executor, scheduler and packer (role worker), listener and sweeper (api),
           an actor for every chain (role listener)
 
 and the drain: the listener and the scheduler stop taking work at the same moment and share ``drain_seconds``; then the
@@ -53,12 +53,14 @@ from nurseries.keys import open_keys
 from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
 from nurseries.observer import Observer
+from nurseries.packer import Packer
 from nurseries.postgres import run_postgres
 from nurseries.reports import QueueReader, make_report
 from nurseries.results import ResultsSettings, run_results
 from nurseries.scheduler import Scheduler
 from nurseries.supervisor import Child, ChildStatus, Restart, Strategy, Supervisor
 from nurseries.sweeper import Sweeper
+from nurseries.told import ToldOnce
 from nurseries.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ class Service:
         self.executors: Executors | None = None
         self.scheduler: Scheduler | None = None
         self.sweeper: Sweeper | None = None
+        self.packer: Packer | None = None
         self.watchdog = Watchdog()
         self.queue = QueueReader(lambda: self.store if "api" in config.roles else None)
         self.flags = FlagsActor(config.flags_file, Flags.of(config), self._follow)
@@ -126,6 +129,7 @@ class Service:
             ("listener", Child(f"chain-{chain.chain_id}", partial(self._run_chain, chain))) for chain in config.chains
         ]
         in_order = [("results", results), ("worker", executor), ("worker", scheduler), ("api", listener), *chains]
+        in_order.append(("worker", Child("packer", self._run_packer)))
         if config.retention.shortest is not None:
             in_order.append(("api", Child("sweeper", self._run_sweeper)))
         self.services = Supervisor("services", [child for role, child in in_order if role in config.roles])
@@ -361,9 +365,12 @@ class Service:
         run = partial(run_listener, service, settings, stopping=self._fresh_stop("listener"))
         await self._listening("listener", task_status, run)
 
+    async def _run_packer(self, *, task_status: trio.TaskStatus[object]) -> None:
+        self.packer = Packer(*self._needs(), self.jobs, self.config.compression)
+        await self.packer.run(task_status=task_status)
+
     async def _run_sweeper(self, *, task_status: trio.TaskStatus[object]) -> None:
-        store, _ = self._needs()
-        self.sweeper = Sweeper(store, self.config.retention)
+        self.sweeper = Sweeper(self._needs()[0], self.config.retention)
         await self.sweeper.run(task_status=task_status)
 
     async def _run_chain(self, settings: ChainSettings, *, task_status: trio.TaskStatus[object]) -> None:
@@ -461,26 +468,12 @@ async def _serve(config: Config, task_status: trio.TaskStatus[Addresses]) -> int
 
 async def _run_root(service: Service, ended: trio.Event, *, task_status: trio.TaskStatus[object]) -> None:
     """Run the tree; a stop that comes while it starts counts as started, too, so that nobody waits for it."""
-    once = _Once(task_status)
+    once = ToldOnce(task_status)
     try:
         await service.root.run(task_status=once)
     finally:
         ended.set()
     once.started()
-
-
-class _Once:
-    """A task status that may be told twice."""
-
-    def __init__(self, task_status: trio.TaskStatus[object]) -> None:
-        self._task_status = task_status
-        self._told = False
-
-    def started(self, value: object = None) -> None:
-        """Pass the first word on."""
-        if not self._told:
-            self._told = True
-            self._task_status.started(value)
 
 
 def _first(group: BaseExceptionGroup[FatalError]) -> FatalError:

@@ -48,9 +48,11 @@ from coproc.scheduling.model import (
     WorkWaiting,
 )
 from coproc.store.base import GroupOutcome, Topic
+from coproc.tfhe.compressed_list import is_compressed_list
 from coproc.tracing import span, traceparent
 from nurseries.executor import Job
 from nurseries.mailbox import ask
+from nurseries.packer import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -399,7 +401,12 @@ class Scheduler:
             absent = [handle for handle in wanted if handle not in stored]
             if absent:
                 raise RecoverableError("an input of claimed work is not stored", handle=absent[0].hex())
-            read, errors = await trio.to_thread.run_sync(read_values, tuple(stored.values()), facts, key_id)
+            packed = {handle: item for handle, item in stored.items() if is_compressed_list(item.data)}
+            plain = tuple(item for handle, item in stored.items() if handle not in packed)
+            read, errors = await trio.to_thread.run_sync(read_values, plain, facts, key_id)
+            if packed:
+                taken, bad = await unpack(self._executor, packed.values(), facts, key_id)
+                read, errors = read | taken, errors | bad
             values |= read
             bad_inputs |= errors
             self._cache.add(read)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 from coproc.errors import InvalidInput
 from coproc.program.types import FheType, handle_type
 from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, trivial_blocks, write_ciphertext
+from coproc.tfhe.compressed_list import is_compressed_list, read_single_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coproc.api.validation import TrivialValue, Upload
     from coproc.keyring import KeyFacts
+    from coproc.store.base import StoredCiphertext
 
 _WORD_BYTES: Final = 8
 
@@ -37,9 +39,22 @@ def check_ciphertexts(uploads: Sequence[Upload], facts: KeyFacts) -> None:
     for upload in uploads:
         fhe_type = handle_type(upload.handle)
         try:
-            read_ciphertext(upload.ciphertext, facts.parameters, kind_of(fhe_type), fhe_type.bits)
+            _check(upload.ciphertext, facts, kind_of(fhe_type), fhe_type.bits)
         except InvalidInput as error:
             raise InvalidInput(upload.field, error.message.removeprefix(f"{error.field}: ")) from error
+
+
+def _check(data: bytes, facts: KeyFacts, kind: CiphertextKind, bits: int) -> None:
+    """Read a ciphertext, or a compressed list of one value where the key can take it out."""
+    if facts.compression is not None and is_compressed_list(data):
+        read_single_value(data, facts.parameters, facts.compression, kind, bits)
+    else:
+        read_ciphertext(data, facts.parameters, kind, bits)
+
+
+def is_waiting_to_thaw(stored: StoredCiphertext) -> bool:
+    """Whether a value that may be read is stored compressed."""
+    return stored.is_allowed and is_compressed_list(stored.data)
 
 
 def trivial_bytes(values: Sequence[TrivialValue], facts: KeyFacts) -> int:

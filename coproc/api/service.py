@@ -14,7 +14,7 @@ import trio
 
 from coproc.api import convert, inputs, validation
 from coproc.api.caller import caller
-from coproc.api.ciphertexts import check_ciphertexts, trivial_bytes, trivial_ciphertexts
+from coproc.api.ciphertexts import check_ciphertexts, is_waiting_to_thaw, trivial_bytes, trivial_ciphertexts
 from coproc.api.generated.coproc.v1 import (
     CancelTransactionResponse,
     GetServerInfoResponse,
@@ -34,7 +34,7 @@ from coproc.store.base import StoredCiphertext, Topic
 from coproc.tracing import span, traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 
     from coproc.api.generated.coproc.v1 import (
         CancelTransactionRequest,
@@ -52,7 +52,9 @@ if TYPE_CHECKING:
         UploadInputsRequest,
     )
     from coproc.keyring import KeyCache
-    from coproc.store.base import Store, Submission
+    from coproc.program.types import Handle
+    from coproc.store.base import Submission
+    from coproc.store.forms import ServedStore
     from coproc.store.tenants import Tenant
 
 INSECURE: Final = "insecure"
@@ -75,6 +77,8 @@ class ServiceSettings:
     allow_insecure_parameters: bool = False
     poll_seconds: float = 2.0
     """How often a subscription looks for results without having been woken."""
+    thaw_seconds: float = 60.0
+    """How long a caller may have to wait for a compressed ciphertext to be brought back."""
     input_proofs: inputs.ProofPolicy = inputs.ProofPolicy.VERIFY
     limits: Limits = field(default_factory=Limits)
     chains: frozenset[int] = frozenset()
@@ -84,7 +88,7 @@ class ServiceSettings:
 class CoprocessorService:
     """The handlers of ``coproc.v1.CoprocessorService``."""
 
-    def __init__(self, store: Store, keys: KeyCache, settings: ServiceSettings) -> None:
+    def __init__(self, store: ServedStore, keys: KeyCache, settings: ServiceSettings) -> None:
         self.settings = settings
         self._store = store
         self._keys = keys
@@ -266,10 +270,34 @@ class CoprocessorService:
         for start in range(0, len(handles), FETCH_AT_ONCE):
             batch = handles[start : start + FETCH_AT_ONCE]
             stored = await self._store.get_ciphertexts(batch)
+            if not request.accept_compressed:
+                stored = await self._plain(batch, stored)
             missing = [handle for handle in batch if handle not in stored or not stored[handle].is_allowed]
             statuses = await self._store.get_status(missing)
             for handle in batch:
                 await send(convert.fetched(handle, stored.get(handle), statuses.get(handle)))
+
+    async def _plain(
+        self, handles: Sequence[Handle], stored: Mapping[Handle, StoredCiphertext]
+    ) -> Mapping[Handle, StoredCiphertext]:
+        """Have what is stored compressed brought back by a worker. Raises Overloaded if none does in time."""
+        packed = [handle for handle in handles if handle in stored and is_waiting_to_thaw(stored[handle])]
+        if not packed:
+            return stored
+        with trio.move_on_after(self.settings.thaw_seconds):
+            while packed:
+                async with self._store.wakeups() as wakeups:
+                    connected = True
+                    while packed and connected:
+                        await self._store.ask_plain(packed)
+                        connected = await self._await_results(wakeups)
+                        stored = {**stored, **await self._store.get_ciphertexts(packed)}
+                        packed = [handle for handle in packed if is_waiting_to_thaw(stored[handle])]
+            return stored
+        raise Overloaded(
+            "a compressed ciphertext was not brought back in time; try again, or accept it compressed",
+            handle=packed[0].hex(),
+        )
 
     async def stream_results(
         self,

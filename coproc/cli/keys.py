@@ -15,14 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from coproc.cli.values import TypeParameter, parse_value
 from coproc.program.types import FheType
 from coproc.tfhe.client import ClientKey
-from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2
+from coproc.tfhe.parameters import TOY_2_2, TOY_COMPRESSION, V1_5_2_2, V1_5_COMPRESSION
 
 CLIENT_KEY = "client.key"
 SERVER_KEY = "server.key"
 PUBLIC_KEY = "public.key"
 
 
-def make_keys(directory: Path, *, toy: bool, tag: bytes = b"") -> tuple[Path, Path, Path]:
+def make_keys(directory: Path, *, toy: bool, tag: bytes = b"", compression: bool = False) -> tuple[Path, Path, Path]:
     """Write a fresh client key, compressed server key and compact public key into ``directory``.
 
     The client key is the secret: it is created with mode 0600, and existing keys are never overwritten.
@@ -35,7 +35,8 @@ def make_keys(directory: Path, *, toy: bool, tag: bytes = b"") -> tuple[Path, Pa
     for path in paths:
         if path.exists():
             raise click.ClickException(f"{path} exists; keys are never overwritten, choose another --out")
-    client_key = ClientKey.generate(TOY_2_2 if toy else V1_5_2_2, tag=tag)
+    parameters, packing = (TOY_2_2, TOY_COMPRESSION) if toy else (V1_5_2_2, V1_5_COMPRESSION)
+    client_key = ClientKey.generate(parameters, tag=tag, compression=packing if compression else None)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
@@ -53,10 +54,13 @@ def make_keys(directory: Path, *, toy: bool, tag: bytes = b"") -> tuple[Path, Pa
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("keys"), show_default=True)
 @click.option("--tag", default="", help="Text that the key and everything computed under it carries.")
 @click.option("--toy", is_flag=True, help="Insecure parameters for tests: no security at all, but instant.")
-def keygen(out: Path, tag: str, *, toy: bool) -> None:
+@click.option("--compression", is_flag=True, help="Let servers store ciphertexts packed: +46 MB of server key.")
+def keygen(out: Path, tag: str, *, toy: bool, compression: bool) -> None:
     """Make a client key (secret), a compressed server key and a compact public key."""
     for path, what in zip(
-        make_keys(out, toy=toy, tag=tag.encode()), ("secret, keep it", "for the server", "for encryption"), strict=True
+        make_keys(out, toy=toy, tag=tag.encode(), compression=compression),
+        ("secret, keep it", "for the server", "for encryption"),
+        strict=True,
     ):
         click.echo(f"{path}  {path.stat().st_size:>11,} bytes  ({what})")
 

@@ -218,15 +218,20 @@ class CoprocClient:
         response = await self._connection.unary(lambda stub: stub.get_status(request))
         return [read_status(item) for item in response.items]
 
-    async def fetch(self, handles: Sequence[Handle]) -> list[FetchedCiphertext]:
-        """Fetch what can be read under handles: one record each, in order."""
+    async def fetch(self, handles: Sequence[Handle], *, accept_compressed: bool = False) -> list[FetchedCiphertext]:
+        """Fetch what can be read under handles: one record each, in order.
+
+        ``accept_compressed`` takes what the server stores compressed as it is, which is small and comes at once.
+        """
         fetched: list[FetchedCiphertext] = []
 
         async def attempt(channel: Channel) -> None:
             # What has arrived before a failure is not asked for again.
             while len(fetched) < len(handles):
                 before = len(fetched)
-                request = FetchCiphertextsRequest(handles=[*handles[before : before + HANDLES_AT_ONCE]])
+                request = FetchCiphertextsRequest(
+                    handles=[*handles[before : before + HANDLES_AT_ONCE]], accept_compressed=accept_compressed
+                )
                 stub = self._connection.stub(channel, timeout=None)
                 async for message in stub.fetch_ciphertexts(request):
                     fetched.append(read_fetched(message))  # noqa: PERF401 - must be kept if the stream breaks

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from coproc.store.base import State
-from coproc.store.memory_retention import SweptMemoryStore
+from coproc.store.memory_forms import FormsMemoryStore
 from coproc.store.overview import (
     LOOK_BACK,
     MAX_NODES,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from coproc.store.overview import RecentTransaction
 
 
-class ViewedMemoryStore(SweptMemoryStore):
+class ViewedMemoryStore(FormsMemoryStore):
     """``ViewedStore`` in dictionaries."""
 
     guards = ()

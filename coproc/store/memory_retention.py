@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coproc.program.types import Handle
 from coproc.store.base import State
 from coproc.store.memory_chain import ChainMemoryStore
 from coproc.store.retention import DROPPED, Sweep
 
 if TYPE_CHECKING:
+    from coproc.program.types import Handle
     from coproc.store.retention import Retention
 
 _OPEN = frozenset({State.WAITING, State.READY, State.COMPUTING})
@@ -27,25 +27,34 @@ class SweptMemoryStore(ChainMemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._position: tuple[float, Handle] | None = None
-        """Where the sweep under way goes on."""
-        self._swept_at = -math.inf
+        self._positions: dict[str, tuple[float, Handle]] = {}
+        """Where sweeps under way go on."""
+        self._swept_at: dict[str, float] = {}
 
     async def sweep(self, retention: Retention, limit: int) -> Sweep:
         """Take a step of a sweep; see ``SweptStore.sweep``."""
         await trio.lowlevel.checkpoint()
         now = trio.current_time()
         shortest = retention.shortest
-        if shortest is None or (self._position is None and now < self._swept_at + retention.every):
+        if shortest is None:
             return Sweep()
-        places = sorted((self._stored_at[handle], handle) for handle in self._ciphertexts)
-        start = (-math.inf, Handle(b"")) if self._position is None else self._position
-        page = [place for place in places if place > start and place[0] <= now - shortest][:limit]
-        more = len(page) == limit
-        self._position = page[-1] if more else None
-        self._swept_at = self._swept_at if more else now
-        sizes = [self._drop(handle) for _, handle in page if self._may_go(handle, retention, now)]
+        page, more = self._next_page("retention", retention.every, shortest, limit)
+        sizes = [self._drop(handle) for handle in page if self._may_go(handle, retention, now)]
         return Sweep(len(page), len(sizes), sum(sizes), more)
+
+    def _next_page(self, name: str, every: float, age: float, limit: int) -> tuple[list[Handle], bool]:
+        """Move a sweep on; returns what to look at, and whether it goes on."""
+        now, start = trio.current_time(), self._positions.pop(name, None)
+        if start is None and now < self._swept_at.get(name, -math.inf) + every:
+            return [], False
+        places = sorted((self._stored_at[handle], handle) for handle in self._ciphertexts)
+        page = [place for place in places if (start is None or place > start) and place[0] <= now - age][:limit]
+        more = len(page) == limit
+        if more:
+            self._positions[name] = page[-1]
+        else:
+            self._swept_at[name] = now
+        return [handle for _, handle in page], more
 
     def _may_go(self, handle: Handle, retention: Retention, now: float) -> bool:
         readers = [self._entries[output] for output in self._consumers.get(handle, ())]

@@ -15,6 +15,7 @@ from coproc.program.computation import Operation
 from coproc.program.types import Handle
 from coproc.store.base import Failure, State
 from coproc.store.chains import ChainStore
+from coproc.store.forms import FormsStore
 from coproc.store.graph import NOBODY
 from coproc.store.retention import SweptStore
 
@@ -169,7 +170,7 @@ class Connections:
     limit: int
 
 
-class ViewedStore(ChainStore, OverviewStore, SweptStore, Protocol):
+class ViewedStore(ChainStore, OverviewStore, SweptStore, FormsStore, Protocol):
     """Everything that a service needs of a store."""
 
     @property

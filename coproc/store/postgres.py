@@ -7,16 +7,15 @@ Decides transactions: what is written together, and in which order locks are tak
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from coproc.errors import RecoverableError
 from coproc.metrics import timed_operation
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import blobs, chain_graph, claims, ending, graph, sweep
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
-from coproc.store.faults import is_conflict
 from coproc.store.finishing import LeaseLost, finish
+from coproc.store.idle import PostgresForms
 from coproc.store.operands import decode_operands
 from coproc.store.overview import PostgresOverview
 from coproc.store.retention import DROPPED
@@ -36,7 +35,7 @@ from coproc.store.traces import recall
 from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -49,11 +48,9 @@ if TYPE_CHECKING:
     from coproc.store.tenants import Tenant
 
 T = TypeVar("T")
-CONFLICT_ATTEMPTS: Final = 5
-"""How often a transaction is tried that the server undoes because of a concurrent one."""
 
 
-class PostgresStore(PostgresOverview):
+class PostgresStore(PostgresForms, PostgresOverview):
     """``Store`` over a pool of connections to a migrated database."""
 
     def __init__(self, pool: Pool) -> None:
@@ -61,18 +58,6 @@ class PostgresStore(PostgresOverview):
         self._claimed_last: str | None = None
         """The tenant at which the last claim ended: the next one goes on from there."""
         self._listener = Listener(pool, graph.CHANNEL)
-
-    async def _atomically(self, work: Callable[[TrioConnection], Awaitable[T]]) -> T:
-        """Run ``work`` in a transaction, again if a concurrent one made the server undo it."""
-        for _ in range(CONFLICT_ATTEMPTS - 1):
-            try:
-                async with self.pool.transaction() as connection:
-                    return await work(connection)
-            except RecoverableError as error:
-                if error.__cause__ is None or not is_conflict(error.__cause__):
-                    raise
-        async with self.pool.transaction() as connection:
-            return await work(connection)
 
     @timed_operation
     async def put_key(self, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:

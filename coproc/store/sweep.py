@@ -6,6 +6,7 @@ Candidates are found without the graph lock and looked at again under it, so tha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -86,23 +87,43 @@ async def sweep(connection: TrioConnection, retention: Retention, limit: int) ->
     shortest = retention.shortest
     if shortest is None or not await is_possible(connection):
         return Sweep()
-    cursor = await connection.execute(_BEGIN, [NAME, retention.every])
-    if (position := await cursor.fetchone()) is None:
+    page = await next_page(connection, NAME, retention.every, shortest, limit)
+    if page is None:
         return Sweep()
-    cursor = await connection.execute(_PAGE, [*position, shortest, limit], binary=True)
+    sizes = await _delete(connection, retention, page.handles)
+    return Sweep(len(page.handles), len(sizes), sum(sizes), page.more)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The ciphertexts that a step looks at."""
+
+    handles: list[bytes]
+    more: bool
+
+
+async def next_page(connection: TrioConnection, name: str, every: float, age: float, limit: int) -> Page | None:
+    """Move a sweep on by up to ``limit`` ciphertexts of at least that age, oldest first.
+
+    Returns:
+        None where another process has it in hand, or none is due.
+    """
+    cursor = await connection.execute(_BEGIN, [name, every])
+    if (position := await cursor.fetchone()) is None:
+        return None
+    cursor = await connection.execute(_PAGE, [*position, age, limit], binary=True)
     page = await cursor.fetchall()
     more = len(page) == limit
     if more:
         await connection.execute(
-            "update sweeps set after_time = %s, after_handle = %s where name = %s", [page[-1][1], page[-1][0], NAME]
+            "update sweeps set after_time = %s, after_handle = %s where name = %s", [page[-1][1], page[-1][0], name]
         )
     else:
         await connection.execute(
             "update sweeps set after_time = 'epoch', after_handle = '', ended_at = clock_timestamp() where name = %s",
-            [NAME],
+            [name],
         )
-    sizes = await _delete(connection, retention, [row[0] for row in page])
-    return Sweep(len(page), len(sizes), sum(sizes), more)
+    return Page([row[0] for row in page], more)
 
 
 async def _delete(connection: TrioConnection, retention: Retention, handles: list[bytes]) -> list[int]:

@@ -93,7 +93,7 @@ def read_compact_list(data: bytes, parameters: ClassicParameters, *, accept_prov
     count = sum(piece.ct_list.lwe_ciphertext_count for piece in pieces)
     if count > MAX_CIPHERTEXTS:
         raise WireError(name, f"expected at most {MAX_CIPHERTEXTS} ciphertexts, got {count}")
-    values = _values(info, parameters)
+    values = listed_values("CompactCiphertextList", info, parameters)
     total = values[-1].first_block + values[-1].blocks if values else 0
     is_packed = bool(pieces) and pieces[0].degree == parameters.plaintext_modulus - 1
     expected_count = -(-total // 2) if is_packed else total
@@ -149,7 +149,12 @@ def expand_compact_list(
     ]
 
 
-def _values(info: tuple[DataKind, ...], parameters: ClassicParameters) -> tuple[ListedValue, ...]:
+def listed_values(name: str, info: tuple[DataKind, ...], parameters: ClassicParameters) -> tuple[ListedValue, ...]:
+    """Say what the blocks of a list mean.
+
+    Raises:
+        WireError: there is a string among its values.
+    """
     per_block = (parameters.message_modulus - 1).bit_length()
     values: list[ListedValue] = []
     start = 0
@@ -160,7 +165,7 @@ def _values(info: tuple[DataKind, ...], parameters: ClassicParameters) -> tuple[
         elif isinstance(item, BooleanKind):
             value = ListedValue(CiphertextKind.BOOL, 1, start, 1)
         else:
-            raise WireError(f"CompactCiphertextList value {index}", "expected an integer or boolean, got a string")
+            raise WireError(f"{name} value {index}", "expected an integer or boolean, got a string")
         values.append(value)
         start += value.blocks
     return tuple(values)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from coproc.tfhe.parameters import ClassicParameters
+    from coproc.tfhe.parameters import ClassicParameters, CompressionParameters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,3 +34,23 @@ class EvaluationKey:
     """Shape ``(n, pbs_level, k+1, k+1, N)``."""
     casting_dimension: int = 0
     """Dimension of the compact key that the server key can cast from; 0: it cannot."""
+    compression: CompressionParameters | None = None
+    """How ciphertexts are packed under this key; None: they cannot be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackingKey:
+    """What packs ciphertexts: a keyswitch from the big key to the GLWE key of compression."""
+
+    parameters: CompressionParameters
+    rows: NDArray[np.uint64]
+    """Shape ``(k*N * level, (k'+1) * N')``, finest level first; the last polynomial of a row is the body."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnpackingKey:
+    """What takes ciphertexts out again: a bootstrap key whose bits are those of the GLWE key of compression."""
+
+    parameters: CompressionParameters
+    bootstrap_key: NDArray[np.uint64]
+    """Shape ``(k'*N', level, k+1, k+1, N)``."""

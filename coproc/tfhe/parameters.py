@@ -110,3 +110,56 @@ TOY_2_2: Final = ClassicParameters(
 """No security at all; decrypts correctly and makes an end-to-end test a matter of a second."""
 
 SECURE_PARAMETERS: Final[frozenset[ClassicParameters]] = frozenset({V1_5_2_2})
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionParameters:
+    """How ciphertexts are packed for storage and taken out again, TFHE-rs ``ClassicCompressionParameters``.
+
+    Many LWE ciphertexts become one GLWE ciphertext under a key of its own (packing keyswitch), of which only the
+    uppermost bits are kept. A bootstrap takes each of them out again, with the noise of a fresh one.
+    """
+
+    glwe_dimension: int
+    polynomial_size: int
+    lwe_per_glwe: int
+    storage_log_modulus: int
+    """Bits of a word that are kept."""
+    packing_base_log: int
+    packing_level: int
+    packing_noise_bound_log2: int
+    """Of TUniform, in the packing key; not part of server keys."""
+    bootstrap_base_log: int
+    bootstrap_level: int
+
+    @property
+    def lwe_dimension(self) -> int:
+        """Dimension of what is taken out of a packed ciphertext, before its bootstrap."""
+        return self.glwe_dimension * self.polynomial_size
+
+
+V1_5_COMPRESSION: Final = CompressionParameters(
+    glwe_dimension=4,
+    polynomial_size=256,
+    lwe_per_glwe=256,
+    storage_log_modulus=12,
+    packing_base_log=4,
+    packing_level=3,
+    packing_noise_bound_log2=43,
+    bootstrap_base_log=23,
+    bootstrap_level=1,
+)
+"""``V1_5_COMP_PARAM_MESSAGE_2_CARRY_2_KS_PBS_TUNIFORM_2M128``, which belongs to ``V1_5_2_2``."""
+
+TOY_COMPRESSION: Final = CompressionParameters(
+    glwe_dimension=2,
+    polynomial_size=32,
+    lwe_per_glwe=32,
+    storage_log_modulus=10,
+    packing_base_log=4,
+    packing_level=3,
+    packing_noise_bound_log2=30,
+    bootstrap_base_log=23,
+    bootstrap_level=1,
+)
+"""No security at all; belongs to ``TOY_2_2``. A 64-bit value fills just one packed ciphertext."""

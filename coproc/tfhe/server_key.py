@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from coproc.tfhe.compression_key import find_compression
 from coproc.tfhe.keys import EvaluationKey
 from coproc.tfhe.parameters import TOY_2_2, V1_5_2_2, ClassicParameters, ModulusSwitch
 from coproc.tfhe.seeded import expand
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coproc.tfhe.compression_key import CompressionParts
+    from coproc.tfhe.keys import PackingKey, UnpackingKey
+    from coproc.tfhe.parameters import CompressionParameters
     from coproc.tfhe.wire.core import CiphertextModulus, SeededGgswCiphertextList, SeededLweKeyswitchKey
     from coproc.tfhe.wire.server_keys import BlockCompressedKeySwitchingKey
 
@@ -39,6 +43,8 @@ class ServerKeyFacts:
     tag: bytes
     casting_dimension: int
     """Dimension of the compact key whose lists can be cast to the compute key; 0: none can."""
+    compression: CompressionParameters | None = None
+    """How ciphertexts are packed under this key; None: they cannot be."""
 
     @property
     def has_casting_key(self) -> bool:
@@ -65,6 +71,7 @@ class _Parsed:
     keyswitch: SeededLweKeyswitchKey[np.uint64]
     ggsw: SeededGgswCiphertextList[np.uint64]
     casting: BlockCompressedKeySwitchingKey | None
+    packing: CompressionParts | None
 
 
 def parameters_name(parameters: ClassicParameters) -> str:
@@ -79,7 +86,8 @@ def read_server_key_facts(data: bytes) -> ServerKeyFacts:
         WireError: as ``load_server_key``.
     """
     parsed = _parse(data)
-    return ServerKeyFacts(parsed.parameters, parsed.tag, _casting_dimension(parsed.casting))
+    compression = None if parsed.packing is None else parsed.packing.parameters
+    return ServerKeyFacts(parsed.parameters, parsed.tag, _casting_dimension(parsed.casting), compression)
 
 
 def load_server_key(data: bytes) -> EvaluationKey:
@@ -108,7 +116,29 @@ def load_server_key(data: bytes) -> EvaluationKey:
         keyswitch_key,
         bootstrap_key,
         _casting_dimension(parsed.casting),
+        None if parsed.packing is None else parsed.packing.parameters,
     )
+
+
+def load_packing_key(data: bytes) -> PackingKey:
+    """Read and expand what packs ciphertexts for storage.
+
+    Raises:
+        WireError: as ``load_server_key``, or if the key has no such part, or one of a kind that is not supported.
+    """
+    return _parts_of_compression(data).packing_key()
+
+
+def load_unpacking_key(data: bytes) -> UnpackingKey:
+    """Read and expand what takes packed ciphertexts out. Raises like ``load_packing_key``."""
+    return _parts_of_compression(data).unpacking_key()
+
+
+def _parts_of_compression(data: bytes) -> CompressionParts:
+    parts = _parse(data).packing
+    if parts is None:
+        raise WireError("CompressedServerKey", "expected a key that compresses ciphertexts, got none that can be used")
+    return parts
 
 
 def load_casting_key(data: bytes) -> CastingKey:
@@ -177,7 +207,8 @@ def _parse(data: bytes) -> _Parsed:
     _check_shapes(parameters, keyswitch, ggsw)
     if casting is not None:
         _check_casting(parameters, casting)
-    return _Parsed(parameters, value.tag, keyswitch, ggsw, casting)
+    packing = find_compression(value.integer_key, parameters)
+    return _Parsed(parameters, value.tag, keyswitch, ggsw, casting, packing)
 
 
 def _recognise(found: ClassicParameters) -> ClassicParameters:

@@ -14,7 +14,7 @@ from coproc.client import CoprocClient
 from coproc.keyring import KeyCache
 from coproc.program.types import FheType, Handle, new_handle
 from coproc.store.base import GroupOutcome, StoredCiphertext
-from coproc.store.memory import MemoryStore
+from coproc.store.memory_overview import ViewedMemoryStore
 from coproc.tfhe.client import ClientKey
 from coproc.tfhe.parameters import TOY_2_2
 from coproc.tfhe.server_key import load_server_key
@@ -57,7 +57,7 @@ async def load_on_a_thread(data: bytes) -> EvaluationKey:
 class Serving:
     """A running server."""
 
-    store: MemoryStore
+    store: ViewedMemoryStore
     service: CoprocessorService
     port: int
     stopping: trio.Event
@@ -81,11 +81,11 @@ class Serving:
 async def serving(
     settings: ServiceSettings = SETTINGS,
     *,
-    store: MemoryStore | None = None,
+    store: ViewedMemoryStore | None = None,
     listener: ListenerSettings | None = None,
 ) -> AsyncGenerator[Serving, None]:
     """Run a server until the block ends."""
-    store = MemoryStore() if store is None else store
+    store = ViewedMemoryStore() if store is None else store
     service = CoprocessorService(store, KeyCache(store, load_on_a_thread), settings)
     stopping, stopped = trio.Event(), trio.Event()
 

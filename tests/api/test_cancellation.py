@@ -14,7 +14,7 @@ from coproc.api.limits import Limits
 from coproc.api.status import DeadlineExceeded
 from coproc.client import Transaction
 from coproc.errors import Overloaded
-from coproc.store.memory import MemoryStore
+from coproc.store.memory_overview import ViewedMemoryStore
 from nurseries.bridge import open_client
 from tests.api.serving import handle, serving, toy_key, toy_server_key, with_limits
 from tests.api.test_limits import REGISTER, framed, raw
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coproc.store.base import ComputationStatus, KeyRecord, Topic
 
 
-class SlowStore(MemoryStore):
+class SlowStore(ViewedMemoryStore):
     """A store whose status never comes, and which notes what became of the question."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ async def test_a_key_that_stops_coming_makes_room_for_the_next() -> None:
 
 
 async def test_a_cancelled_registration_leaves_no_key() -> None:
-    class StuckStore(MemoryStore):
+    class StuckStore(ViewedMemoryStore):
         """A store that gets stuck in the middle of a key."""
 
         def __init__(self) -> None:

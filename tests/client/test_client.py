@@ -16,7 +16,7 @@ from coproc.client.records import ComputationFailed, read_state
 from coproc.errors import InvalidInput, NotFound, Overloaded, RecoverableError
 from coproc.program.types import FheType, Handle
 from coproc.store.base import Failure, GroupOutcome
-from coproc.store.memory import MemoryStore
+from coproc.store.memory_overview import ViewedMemoryStore
 from nurseries.bridge import TrioClient, open_asyncio, open_client, run_in_asyncio
 from nurseries.listener import ListenerSettings, run_listener
 from tests.api.serving import SETTINGS, handle, serving, toy_key, toy_server_key
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coproc.store.base import ComputationStatus
 
 
-class FailingStore(MemoryStore):
+class FailingStore(ViewedMemoryStore):
     """A store that is out of reach for the first calls."""
 
     def __init__(self, error: Exception, failures: int) -> None:

@@ -14,7 +14,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from coproc.api.metadata import Unauthenticated
 from coproc.errors import FatalError, RecoverableError
-from coproc.store.memory import MemoryStore
+from coproc.store.memory_overview import ViewedMemoryStore
 from nurseries.bridge import open_client
 from nurseries.listener import ListenerSettings, run_listener
 from tests.api.google_classes import google_class, serialize
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from coproc.store.base import ComputationStatus
 
 
-class GatedStore(MemoryStore):
+class GatedStore(ViewedMemoryStore):
     """A store whose status waits for a gate."""
 
     def __init__(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coproc.tfhe.parameters import ClassicParameters, ModulusSwitch
+import numpy as np
+
+from coproc.tfhe.client.server_key import CompressionSecret
+from coproc.tfhe.parameters import ClassicParameters, CompressionParameters, ModulusSwitch
 from coproc.tfhe.wire import WireError
 from coproc.tfhe.wire.core import NATIVE_MODULUS, EncryptionKeyChoice, TUniform
 from coproc.tfhe.wire.parameters import (
     CenteredMeanModulusSwitch,
+    ClassicCompressionParameters,
     ClassicPBSParameters,
     CompactPublicKeyEncryptionParameters,
     KeySwitchingParameters,
@@ -19,7 +23,7 @@ from coproc.tfhe.wire.parameters import (
 
 if TYPE_CHECKING:
     from coproc.tfhe.wire.core import Gaussian
-    from coproc.tfhe.wire.keys import CompactPrivateKey
+    from coproc.tfhe.wire.keys import CompactPrivateKey, CompressionPrivateKeys
 
 
 def wire_parameters(parameters: ClassicParameters) -> ClassicPBSParameters:
@@ -99,6 +103,47 @@ def read_parameters(
         compact_lwe_dimension=block.polynomial_size if compact is None else compact.encryption_lwe_dimension,
         compact_noise_bound_log2=17 if compact is None else _bound(compact.encryption_noise_distribution),
     )
+
+
+def compression_parameters(parameters: CompressionParameters) -> ClassicCompressionParameters:
+    """Write the parameters of compression."""
+    return ClassicCompressionParameters(
+        br_level=parameters.bootstrap_level,
+        br_base_log=parameters.bootstrap_base_log,
+        packing_ks_level=parameters.packing_level,
+        packing_ks_base_log=parameters.packing_base_log,
+        packing_ks_polynomial_size=parameters.polynomial_size,
+        packing_ks_glwe_dimension=parameters.glwe_dimension,
+        lwe_per_glwe=parameters.lwe_per_glwe,
+        storage_log_modulus=parameters.storage_log_modulus,
+        packing_ks_key_noise_distribution=TUniform(parameters.packing_noise_bound_log2),
+    )
+
+
+def read_compression(keys: CompressionPrivateKeys | None) -> CompressionSecret | None:
+    """Read the key of compression; None where there is none, or one that is taken apart by multi-bit bootstraps.
+
+    Raises:
+        WireError: its bits contradict its parameters.
+    """
+    if keys is None or not isinstance(keys.params, ClassicCompressionParameters):
+        return None
+    about = keys.params
+    parameters = CompressionParameters(
+        glwe_dimension=about.packing_ks_glwe_dimension,
+        polynomial_size=about.packing_ks_polynomial_size,
+        lwe_per_glwe=about.lwe_per_glwe,
+        storage_log_modulus=about.storage_log_modulus,
+        packing_base_log=about.packing_ks_base_log,
+        packing_level=about.packing_ks_level,
+        packing_noise_bound_log2=_bound(about.packing_ks_key_noise_distribution),
+        bootstrap_base_log=about.br_base_log,
+        bootstrap_level=about.br_level,
+    )
+    words = np.array(keys.post_packing_ks_key.data, dtype=np.uint64)
+    if words.size != parameters.lwe_dimension or int(words.max(initial=0)) > 1:
+        raise WireError("CompressionPrivateKeys", f"expected {parameters.lwe_dimension} bits, got {words.size} words")
+    return CompressionSecret(parameters, words.reshape(parameters.glwe_dimension, parameters.polynomial_size))
 
 
 def _bound(noise: Gaussian | TUniform) -> int:

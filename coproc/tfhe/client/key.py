@@ -1,7 +1,7 @@
 """The client key: making it, storing it, encrypting and decrypting with it.
 
-Decides what a fresh key holds (a compute key and a dedicated compact key, nothing for compression). What it makes loads
-in every TFHE-rs release from 1.5 on, and it reads what they make.
+Decides what a fresh key holds: a compute key, a dedicated compact key, and one for compression if asked. What it makes
+loads in every TFHE-rs release from 1.5 on, and it reads what they make.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from coproc.tfhe.ciphertext import CiphertextKind, describe, read_ciphertext, wr
 from coproc.tfhe.client.convert import (
     casting_parameters,
     compact_parameters,
+    compression_parameters,
+    read_compression,
     read_parameters,
     wire_parameters,
 )
 from coproc.tfhe.client.public_key import compact_public_key
-from coproc.tfhe.client.server_key import compressed_server_key
+from coproc.tfhe.client.server_key import CompressionSecret, compressed_server_key
+from coproc.tfhe.compressed_list import is_compressed_list, read_compressed_list
 from coproc.tfhe.csprng import SecretRandom, mask_words, new_seed
 from coproc.tfhe.lwe import bodies, decode, phases
 from coproc.tfhe.parameters import V1_5_2_2, ClassicParameters
@@ -34,13 +37,15 @@ from coproc.tfhe.wire.ciphertexts import (
 )
 from coproc.tfhe.wire.core import NATIVE_MODULUS, GlweSecretKey, LweSecretKey, PBSOrder, SeededLweCiphertext
 from coproc.tfhe.wire.keys import ClientKey as WireClientKey
-from coproc.tfhe.wire.keys import CompactPrivateKey, IntegerClientKey, StandardClientKey
+from coproc.tfhe.wire.keys import CompactPrivateKey, CompressionPrivateKeys, IntegerClientKey, StandardClientKey
 from coproc.tfhe.wire.parameters import ClassicPBSParameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from coproc.tfhe.parameters import CompressionParameters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,10 +60,24 @@ class ClientKey:
     """Shape ``(k, N)``, bits; read flat it is the key of ciphertexts."""
     compact_key: NDArray[np.uint64] | None = field(repr=False)
     """Shape ``(compact dimension,)``: the key behind the compact public key."""
+    compression: CompressionSecret | None = field(default=None, repr=False)
+    """The key that servers store packed ciphertexts under; they need it for nothing else."""
 
     @classmethod
-    def generate(cls, parameters: ClassicParameters = V1_5_2_2, *, tag: bytes = b"") -> ClientKey:
-        """Draw fresh secrets from the operating system's randomness."""
+    def generate(
+        cls,
+        parameters: ClassicParameters = V1_5_2_2,
+        *,
+        tag: bytes = b"",
+        compression: CompressionParameters | None = None,
+    ) -> ClientKey:
+        """Draw fresh secrets from the operating system's randomness.
+
+        Args:
+            parameters: of the compute key.
+            tag: any bytes; all that is made with the key carries them.
+            compression: lets servers pack ciphertexts for storage; None: not.
+        """
         random = SecretRandom()
         k, size = parameters.glwe_dimension, parameters.polynomial_size
         return cls(
@@ -67,6 +86,7 @@ class ClientKey:
             small_key=random.bits(parameters.lwe_dimension),
             glwe_key=random.bits(k * size).reshape(k, size),
             compact_key=random.bits(parameters.compact_lwe_dimension),
+            compression=None if compression is None else _draw_compression(random, compression),
         )
 
     @classmethod
@@ -92,7 +112,14 @@ class ClientKey:
         keys = [np.array(glwe.data, dtype=np.uint64).reshape(shape), np.array(small.data, dtype=np.uint64)]
         if any(key.size and int(key.max()) > 1 for key in (*keys, *([] if compact is None else [compact]))):
             raise WireError("ClientKey", "expected binary keys, got words greater than 1")
-        return cls(parameters=parameters, tag=value.tag, small_key=keys[1], glwe_key=keys[0], compact_key=compact)
+        return cls(
+            parameters=parameters,
+            tag=value.tag,
+            small_key=keys[1],
+            glwe_key=keys[0],
+            compact_key=compact,
+            compression=read_compression(value.key.compression_key),
+        )
 
     def serialize(self) -> bytes:
         """Write the secrets as a TFHE-rs ``ClientKey``."""
@@ -106,7 +133,13 @@ class ClientKey:
         if self.compact_key is not None:
             private = CompactPrivateKey(LweSecretKey[np.uint64](self.compact_key), compact_parameters(self.parameters))
             dedicated = (private, casting_parameters(self.parameters))
-        return write_object(WireClientKey(IntegerClientKey(block, dedicated, None, None, None, None, None), self.tag))
+        compression = None
+        if self.compression is not None:
+            secret = self.compression
+            words = GlweSecretKey[np.uint64](secret.glwe_key.reshape(-1), secret.parameters.polynomial_size)
+            compression = CompressionPrivateKeys(words, compression_parameters(secret.parameters))
+        key = IntegerClientKey(block, dedicated, compression, None, None, None, None)
+        return write_object(WireClientKey(key, self.tag))
 
     # ---------------------------------------------------------------------------------------- public keys
     def compressed_server_key(self, progress: Callable[[float], None] | None = None) -> bytes:
@@ -115,9 +148,8 @@ class ClientKey:
         Args:
             progress: told the share that is done, from 0 to 1.
         """
-        return compressed_server_key(
-            self.parameters, self.small_key, self.glwe_key, self.compact_key, self.tag, progress or (lambda _: None)
-        )
+        secrets = (self.small_key, self.glwe_key, self.compact_key, self.compression)
+        return compressed_server_key(self.parameters, *secrets, self.tag, progress or (lambda _: None))
 
     def compact_public_key(self) -> bytes:
         """Make a TFHE-rs ``CompactPublicKey``, with which others can encrypt.
@@ -152,18 +184,33 @@ class ClientKey:
     def decrypt(self, data: bytes) -> int | bool:
         """Decrypt a ``FheBool``, ``FheUint`` or ``FheInt``, seeded or not; the object says what it is.
 
+        A ``CompressedCiphertextList`` of one value is decrypted as it is, with no server key.
+
         Raises:
             WireError: it is none, or does not fit the key's parameters.
         """
+        if self.compression is not None and is_compressed_list(data):
+            return self._decrypt_compressed(data, self.compression)
         about = describe(data)
         bits = 1 if about.kind is CiphertextKind.BOOL else about.blocks * (about.message_modulus - 1).bit_length()
         ciphertexts = read_ciphertext(data, self.parameters, about.kind, bits)
         digits = decode(phases(ciphertexts, self.glwe_key.reshape(-1)), self.parameters.delta_log2)
-        if about.kind is CiphertextKind.BOOL:
+        return self._compose(digits, about.kind, bits)
+
+    def _decrypt_compressed(self, data: bytes, secret: CompressionSecret) -> int | bool:
+        found = read_compressed_list(data, self.parameters, secret.parameters)
+        if len(found.values) != 1:
+            raise WireError("CompressedCiphertextList", f"expected one value, got {len(found.values)}")
+        carry_bits = (self.parameters.carry_modulus - 1).bit_length()
+        digits = decode(phases(found.ciphertexts, secret.glwe_key.reshape(-1)), self.parameters.delta_log2 + carry_bits)
+        return self._compose(digits, found.values[0].kind, found.values[0].bits)
+
+    def _compose(self, digits: NDArray[np.uint64], kind: CiphertextKind, bits: int) -> int | bool:
+        if kind is CiphertextKind.BOOL:
             return bool(int(digits[0]) % self.parameters.message_modulus)
-        width = bits // about.blocks
+        width = bits // len(digits)
         value = sum(int(digit) << (width * index) for index, digit in enumerate(digits)) % (1 << bits)
-        if about.kind is CiphertextKind.INT and value >> (bits - 1):
+        if kind is CiphertextKind.INT and value >> (bits - 1):
             value -= 1 << bits
         return value
 
@@ -191,3 +238,8 @@ class ClientKey:
             return write_object(CompressedFheBool(made[0], self.tag))
         form = CompressedFheInt if kind is CiphertextKind.INT else CompressedFheUint
         return write_object(form(SeededRadix(made), self.tag))
+
+
+def _draw_compression(random: SecretRandom, parameters: CompressionParameters) -> CompressionSecret:
+    bits = random.bits(parameters.lwe_dimension)
+    return CompressionSecret(parameters, bits.reshape(parameters.glwe_dimension, parameters.polynomial_size))

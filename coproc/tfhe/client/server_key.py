@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from coproc.tfhe.csprng import SecretRandom, mask_words, new_seed
 from coproc.tfhe.glwe import BinaryPolynomial, ggsw_messages
 from coproc.tfhe.lwe import bodies, keyswitch_messages
-from coproc.tfhe.parameters import ClassicParameters, ModulusSwitch
+from coproc.tfhe.parameters import ClassicParameters, CompressionParameters, ModulusSwitch
 from coproc.tfhe.wire import write_object
 from coproc.tfhe.wire.core import (
     NATIVE_MODULUS,
@@ -18,9 +19,12 @@ from coproc.tfhe.wire.core import (
     SeededGgswCiphertextList,
     SeededLweBootstrapKey,
     SeededLweKeyswitchKey,
+    SeededLwePackingKeyswitchKey,
 )
 from coproc.tfhe.wire.parameters import CenteredMeanModulusSwitch, StandardModulusSwitch, StandardPattern
 from coproc.tfhe.wire.server_keys import (
+    BlockCompressedCompressionKey,
+    BlockCompressedDecompressionKey,
     BlockCompressedKeySwitchingKey,
     BlockCompressedServerKey,
     CompressedClassicBootstrapKey,
@@ -34,8 +38,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_ROWS_AT_ONCE: Final = 512
+"""Rows of the packing key that are made together."""
 _BITS_AT_ONCE: Final = 64
 """Bits of the small key whose GGSW ciphertexts are made together: a few tens of MiB of transforms."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompressionSecret:
+    """The key that packed ciphertexts are under."""
+
+    parameters: CompressionParameters
+    glwe_key: NDArray[np.uint64] = field(repr=False)
+    """Shape ``(k', N')``, bits."""
 
 
 def compressed_server_key(
@@ -43,13 +58,35 @@ def compressed_server_key(
     small_key: NDArray[np.uint64],
     glwe_key: NDArray[np.uint64],
     compact_key: NDArray[np.uint64] | None,
+    compression: CompressionSecret | None,
     tag: bytes,
     progress: Callable[[float], None],
 ) -> bytes:
-    """Make keyswitch key, bootstrap key and, if there is a compact key, what casts from it; serialized."""
+    """Make keyswitch key, bootstrap key, what casts from the compact key and what compresses, if asked; serialized."""
     progress(0.0)
+    share_of_compute = 0.95 if compression is None else 0.45
     keyswitch = _keyswitch_key(parameters, glwe_key.reshape(-1), small_key)
-    bootstrap = _bootstrap_key(parameters, small_key, glwe_key, lambda share: progress(0.05 + 0.9 * share))
+    bootstrap = _bootstrap_key(
+        parameters, small_key, glwe_key, lambda share: progress(0.02 + (share_of_compute - 0.02) * share)
+    )
+    packing = unpacking = None
+    if compression is not None:
+        about = compression.parameters
+        packing = BlockCompressedCompressionKey(
+            _packing_key(about, glwe_key.reshape(-1), compression.glwe_key),
+            about.lwe_per_glwe,
+            about.storage_log_modulus,
+        )
+        changed = replace(
+            parameters,
+            pbs_base_log=about.bootstrap_base_log,
+            pbs_level=about.bootstrap_level,
+            modulus_switch=ModulusSwitch.STANDARD,
+        )
+        bits = compression.glwe_key.reshape(-1)
+        unpacking = BlockCompressedDecompressionKey(
+            _bootstrap_key(changed, bits, glwe_key, lambda share: progress(0.5 + 0.45 * share)), about.lwe_per_glwe
+        )
     casting = None
     if compact_key is not None:
         casting = BlockCompressedKeySwitchingKey(
@@ -62,7 +99,7 @@ def compressed_server_key(
         max_degree=parameters.plaintext_modulus - parameters.carry_modulus,
         max_noise_level=parameters.max_noise_level,
     )
-    key = IntegerCompressedServerKey(block, casting, None, None, None, None, None, None)
+    key = IntegerCompressedServerKey(block, casting, packing, unpacking, None, None, None, None)
     data = write_object(CompressedServerKey(key, tag))
     progress(1.0)
     return data
@@ -78,6 +115,25 @@ def _keyswitch_key(
     noise = SecretRandom().tuniform(parameters.lwe_noise_bound_log2, (rows,))
     return SeededLweKeyswitchKey[np.uint64](
         bodies(masks, target, messages + noise), parameters.ks_base_log, level, len(target) + 1, seed, NATIVE_MODULUS
+    )
+
+
+def _packing_key(
+    compression: CompressionParameters, source: NDArray[np.uint64], target: NDArray[np.uint64]
+) -> SeededLwePackingKeyswitchKey[np.uint64]:
+    seed, level = new_seed(), compression.packing_level
+    k, size = target.shape
+    rows = len(source) * level
+    result = SecretRandom().tuniform(compression.packing_noise_bound_log2, (rows, size))
+    result[:, 0] += keyswitch_messages(source, compression.packing_base_log, level).reshape(-1)
+    polynomials = [BinaryPolynomial(part) for part in target]
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        part = result[start : start + _ROWS_AT_ONCE]
+        masks = mask_words(seed, start * k * size, len(part) * k * size).reshape(len(part), k, size)
+        for index, polynomial in enumerate(polynomials):
+            part += polynomial.times(masks[:, index])
+    return SeededLwePackingKeyswitchKey[np.uint64](
+        result.reshape(-1), compression.packing_base_log, level, k + 1, size, seed, NATIVE_MODULUS
     )
 
 

@@ -315,6 +315,12 @@ default_message_pool.register_message("coproc.v1", "Failure", Failure)
 class FetchCiphertextsRequest(betterproto2.Message):
     handles: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
 
+    accept_compressed: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether a ciphertext that is stored compressed may come as it is, a CompressedCiphertextList of one value.
+    Otherwise it is brought back to FheBool, FheUint or FheInt first, which takes a bootstrap a block.
+    """
+
 
 default_message_pool.register_message("coproc.v1", "FetchCiphertextsRequest", FetchCiphertextsRequest)
 
