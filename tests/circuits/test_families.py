@@ -240,3 +240,12 @@ def test_a_divisor_that_turns_out_to_be_zero(*, is_signed: bool) -> None:
     found = evaluate(circuit, split(x, 8))
     expected = clear_division(x, np.zeros_like(x), is_signed=is_signed)
     assert np.array_equal(np.stack([join(found[:4]), join(found[4:])]), expected)
+
+
+@pytest.mark.parametrize(("name", "bootstraps"), [("minimum", 48), ("maximum", 48), ("select", 32)])
+def test_costs_at_64_bits_where_nobody_needs_fresh_blocks(name: str, bootstraps: int) -> None:
+    builder = Builder()
+    a, b, condition = input_word(builder, 64), input_word(builder, 64), input_word(builder, 1)
+    word = FAMILIES[name][0](builder, a, b, condition, T)
+    assert {block.noise for block in word} == {2}
+    assert count(builder.build(word)).bootstraps == bootstraps
