@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coproc.scheduling.simulation import Costs, Projection
 
 LENGTHS = "1000,10000,100000,1000000"
-PROJECTED = "1,16,100,300,1000"
+PROJECTED = "1,16,100,1000"
 BATCH = 64
 """Groups in a job of the projection: what a worker takes by default."""
 
@@ -158,7 +158,7 @@ def _project(fleets: Sequence[int], load: Load, costs: Costs) -> tuple[list[Proj
     from coproc.scheduling.simulation import Fleet, knee, simulate  # noqa: PLC0415
 
     job = load.seconds_per_group * BATCH
-    fleet = Fleet(1, load.seconds_per_group, costs, Policy(batch_groups=BATCH), seconds=1.5 * job, warm_up=1.5 * job)
+    fleet = Fleet(1, load.seconds_per_group, costs, Policy(batch_groups=BATCH), seconds=4 * job, warm_up=4 * job)
     found: list[Projection] = []
     for workers in fleets:
         with Console(stderr=True).status(f"projecting {workers} workers"):
