@@ -8,7 +8,7 @@ NPM_STAMP := tests/clients/node_modules/.stamp
 PROMTOOL := .cache/promtool
 CHROMIUM := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
 
-.PHONY: interop browser pictures e2e demo test check fmt setup clean proto lint types imports
+.PHONY: bench-peers count-peers interop browser pictures e2e demo test check fmt setup clean proto lint types imports
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test    set up and run the tests (real Postgres, real node-tfhe)"
 	@echo "make e2e     a dapp on a chain at real parameters, and a chain in a storm (minutes)"
 	@echo "make interop TFHE-rs packs and takes out what coproc does (needs Rust; minutes)"
+	@echo "make bench-peers    compare with native TFHE-rs by turns (10 minutes; needs Rust)"
 	@echo "make check   format, lint, types, imports and tests"
 	@echo "make fmt     format the code"
 
@@ -66,6 +67,27 @@ e2e: .venv/.stamp $(NPM_STAMP)
 interop: .venv/.stamp
 	cd tests/clients/tfhe_rs && cargo build --release
 	$(RUN)/python -m tests.clients.tfhe_rs.make_lists tests/clients/tfhe_rs/target/release/tfhe-rs-lists
+
+# Native TFHE-rs on the same work, by turns with coproc; the only targets that need Rust (cargo, some 15 minutes).
+PEER := benchmarks/peers/tfhe_rs
+PEER_SOURCES := $(wildcard $(PEER)/src/*.rs) $(PEER)/Cargo.toml $(PEER)/Cargo.lock $(PEER)/.cargo/config.toml
+PEER_BINARY ?= $(PEER)/target/release/tfhe-rs-peer
+PEER_COUNTER := $(PEER)/target/counting/count/tfhe-rs-peer
+MINUTES ?= 10
+
+$(PEER)/target/release/tfhe-rs-peer: $(PEER_SOURCES)
+	cd $(PEER) && cargo build --locked --release
+	@touch $@
+
+$(PEER_COUNTER): $(PEER_SOURCES)
+	cd $(PEER) && cargo build --locked --profile count --features count --target-dir target/counting
+	@touch $@
+
+bench-peers: .venv/.stamp $(PEER_BINARY)
+	$(RUN)/python -m benchmarks.peers.run --binary $(PEER_BINARY) --minutes $(MINUTES) $(PEERS_ARGS)
+
+count-peers: .venv/.stamp $(PEER_COUNTER)
+	$(RUN)/python -m benchmarks.peers.counts $(PEERS_ARGS)
 
 lint: .venv/.stamp
 	$(RUN)/ruff format --check .

@@ -54,7 +54,12 @@ def bench_counts(
     Operations whose names end in _clear have a clear right operand, on which their cost depends; the one that is
     counted is arbitrary. All operations on all types take a minute.
     """
-    from coproc.program.catalogue import PROGRAMS, TFHE_RS, WIDTHS  # noqa: PLC0415 - builds programs
+    from coproc.program.catalogue import (  # noqa: PLC0415 - builds programs
+        PROGRAMS,
+        TFHE_RS,
+        TFHE_RS_ON_TWO_THREADS,
+        WIDTHS,
+    )
     from coproc.program.operation_list import TYPE_KEYS, operation_examples, operation_names, type_key  # noqa: PLC0415
 
     everything = not names and not program_names
@@ -65,8 +70,9 @@ def bench_counts(
     for name in known_names if everything else names:
         known(name, known_names, "operation")
         references = dict(zip(map(type_key, WIDTHS), TFHE_RS.get(name, ()), strict=False))
+        on_two = dict(zip(map(type_key, WIDTHS), TFHE_RS_ON_TWO_THREADS.get(name, ()), strict=False))
         operations[name] = {
-            key: _costs(graph, references.get(key))
+            key: _costs(graph, references.get(key), on_two.get(key))
             for key, graph in operation_examples(name).items()
             if not keys or key in keys
         }
@@ -82,15 +88,17 @@ def bench_counts(
         if not lines:
             continue
         table = Table(title=f"{title}: bootstraps / rounds")
-        for column in ("", "throughput", "latency", "TFHE-rs, call by call"):
+        for column in ("", "throughput", "latency", "TFHE-rs, call by call", "on two threads"):
             table.add_column(column, justify="right" if column else "left")
         for name, costs in lines:
-            table.add_row(name, *(f"{cost['pbs']} / {cost['depth']}" if cost else "" for cost in costs.values()))
+            table.add_row(name, *(" / ".join(map(str, cost.values())) if cost else "" for cost in costs.values()))
         Console().print(table)
 
 
-def _costs(graph: WordGraph, reference: tuple[int, int] | None) -> dict[str, Cost | None]:
-    """Count what executors run for a graph, both ways."""
+def _costs(
+    graph: WordGraph, reference: tuple[int, int] | None, on_two_threads: int | None = None
+) -> dict[str, Cost | None]:
+    """Count what executors run for a graph, both ways, beside what is known of TFHE-rs."""
     from coproc.circuits.strategy import Strategy  # noqa: PLC0415 - kept off the path of --help
     from coproc.program.lowering import lower  # noqa: PLC0415
 
@@ -98,7 +106,9 @@ def _costs(graph: WordGraph, reference: tuple[int, int] | None) -> dict[str, Cos
     for strategy in Strategy:
         circuit = lower(graph, strategy).circuit
         found[strategy.value] = {"pbs": circuit.bootstraps, "depth": circuit.depth}
-    return found | {"tfhe_rs": None if reference is None else {"pbs": reference[0], "depth": reference[1]}}
+    found["tfhe_rs"] = None if reference is None else {"pbs": reference[0], "depth": reference[1]}
+    found["tfhe_rs_on_two_threads"] = None if on_two_threads is None else {"pbs": on_two_threads}
+    return found
 
 
 @click.command("planning")

@@ -1,8 +1,8 @@
 """Programs that contracts run, written down the way their authors write them: one operation at a time.
 
-Decides nothing; they are the yardstick of the planner. The figures beside them are what TFHE-rs 1.5.4 takes when each
-operation is a call of its own (bootstraps and rounds of the default parallel algorithms, counted by re-implementing
-their control flow).
+Decides nothing; they are the yardstick of the planner. The figures beside them are what TFHE-rs 1.5.1 takes when each
+operation is a call of its own: bootstraps as it counts them itself (``benchmarks/peers``, ``make count-peers``), rounds
+of its default parallel algorithms by a re-implementation of their control flow.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
 
 WIDTHS: Final = (FheType.UINT8, FheType.UINT16, FheType.UINT32, FheType.UINT64, FheType.UINT128, FheType.UINT256)
 
-# Bootstraps and rounds of TFHE-rs 1.5.4 at 8, 16, 32, 64, 128 and 256 bits.
+# Bootstraps and rounds of TFHE-rs 1.5.1 on many threads at 8, 16, 32, 64, 128 and 256 bits.
 TFHE_RS: Final[Mapping[str, Sequence[tuple[int, int]]]] = {
     "add": ((11, 3), (23, 3), (49, 4), (101, 5), (205, 8), (507, 8)),
     "sub": ((11, 3), (23, 3), (49, 4), (101, 5), (205, 8), (507, 8)),
@@ -216,6 +216,36 @@ TFHE_RS: Final[Mapping[str, Sequence[tuple[int, int]]]] = {
     "sum_8": ((20, 5), (50, 5), (108, 6), (224, 7), (456, 10), (1014, 10)),
     "sum_32": ((72, 7), (166, 7), (352, 8), (724, 9), (1468, 12), (3050, 12)),
     "rand": ((4, 1), (8, 1), (16, 1), (32, 1), (64, 1), (128, 1)),
+}
+
+# Bootstraps on two threads, of the same widths as far as counted: fewer, in more rounds.
+TFHE_RS_ON_TWO_THREADS: Final[Mapping[str, Sequence[int]]] = {
+    "add": (8, 16, 32, 64, 128, 256),
+    "sub": (8, 16, 32, 64, 128, 256),
+    "neg": (7, 15, 31, 63, 127, 255),
+    "mul": (28, 111, 440, 1737, 6892, 27453),
+    "div": (164, 518, 1789, 6601, 25285),
+    "rem": (164, 518, 1789, 6601, 25285),
+    "bit_and": (4, 8, 16, 32, 64, 128),
+    "bit_or": (4, 8, 16, 32, 64, 128),
+    "bit_xor": (4, 8, 16, 32, 64, 128),
+    "not": (0, 0, 0, 0, 0, 0),
+    "eq": (5, 11, 21, 42, 81, 163),
+    "ne": (5, 11, 21, 42, 81, 163),
+    "lt": (5, 11, 23, 47, 126, 285),
+    "le": (5, 11, 23, 47, 126, 285),
+    "gt": (5, 11, 23, 47, 126, 285),
+    "ge": (5, 11, 23, 47, 126, 285),
+    "min": (17, 35, 71, 143, 318, 669),
+    "max": (17, 35, 71, 143, 318, 669),
+    "if_then_else": (12, 24, 48, 96, 192, 384),
+    "shl": (18, 46, 111, 255, 576, 1280),
+    "shr": (18, 46, 111, 255, 576, 1280),
+    "rotl": (21, 49, 114, 258, 579, 1283),
+    "rotr": (21, 49, 114, 258, 579, 1283),
+    "sum_8": (20, 44, 92, 188, 380, 764),
+    "sum_32": (72, 160, 336, 688, 1392, 2800),
+    "rand": (4, 8, 16, 32, 64, 128),
 }
 
 

@@ -1,4 +1,4 @@
-"""What every operation costs, beside the least that is known and beside TFHE-rs 1.5.4; and that it is still right.
+"""What every operation costs, beside the least that is known and beside TFHE-rs 1.5.1; and that it is still right.
 
 A count that changes has to be changed here, on purpose. Columns: bootstraps and depth of this circuit; the reference
 design's bootstraps; those of TFHE-rs (its default parallel algorithms).

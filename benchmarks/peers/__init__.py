@@ -1,0 +1,1 @@
+"""Other implementations on the same work, in turn with coproc."""
