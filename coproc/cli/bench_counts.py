@@ -70,9 +70,8 @@ def bench_counts(
     for name in known_names if everything else names:
         known(name, known_names, "operation")
         references = dict(zip(map(type_key, WIDTHS), TFHE_RS.get(name, ()), strict=False))
-        on_two = dict(zip(map(type_key, WIDTHS), TFHE_RS_ON_TWO_THREADS.get(name, ()), strict=False))
         operations[name] = {
-            key: _costs(graph, references.get(key), on_two.get(key))
+            key: _costs(graph, references.get(key))
             for key, graph in operation_examples(name).items()
             if not keys or key in keys
         }
@@ -83,6 +82,11 @@ def bench_counts(
     if as_json:
         click.echo(json.dumps({"ops": operations, "programs": programs}))
         return
+    on_two = {
+        f"{name} {type_key(fhe_type)}": str(count)
+        for name, counted in TFHE_RS_ON_TWO_THREADS.items()
+        for fhe_type, count in zip(WIDTHS, counted, strict=False)
+    }
     rows = [(f"{name} {bits}", costs) for name, widths in operations.items() for bits, costs in widths.items()]
     for title, lines in (("Operations", rows), ("Programs (64 bits)", list(programs.items()))):
         if not lines:
@@ -91,13 +95,12 @@ def bench_counts(
         for column in ("", "throughput", "latency", "TFHE-rs, call by call", "on two threads"):
             table.add_column(column, justify="right" if column else "left")
         for name, costs in lines:
-            table.add_row(name, *(" / ".join(map(str, cost.values())) if cost else "" for cost in costs.values()))
+            cells = [f"{cost['pbs']} / {cost['depth']}" if cost else "" for cost in costs.values()]
+            table.add_row(name, *cells, on_two.get(name, ""))
         Console().print(table)
 
 
-def _costs(
-    graph: WordGraph, reference: tuple[int, int] | None, on_two_threads: int | None = None
-) -> dict[str, Cost | None]:
+def _costs(graph: WordGraph, reference: tuple[int, int] | None) -> dict[str, Cost | None]:
     """Count what executors run for a graph, both ways, beside what is known of TFHE-rs."""
     from coproc.circuits.strategy import Strategy  # noqa: PLC0415 - kept off the path of --help
     from coproc.program.lowering import lower  # noqa: PLC0415
@@ -107,7 +110,6 @@ def _costs(
         circuit = lower(graph, strategy).circuit
         found[strategy.value] = {"pbs": circuit.bootstraps, "depth": circuit.depth}
     found["tfhe_rs"] = None if reference is None else {"pbs": reference[0], "depth": reference[1]}
-    found["tfhe_rs_on_two_threads"] = None if on_two_threads is None else {"pbs": on_two_threads}
     return found
 
 
