@@ -64,7 +64,7 @@ class Executor(Protocol):
         ...
 
     def keyswitch(self, prepared: PreparedKey, ciphertexts: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Keyswitch from the big to the small key, exactly as TFHE-rs does.
+        """Keyswitch from the big to the small key, exactly, in integers.
 
         Args:
             prepared: the result of this executor's ``prepare``.
