@@ -163,7 +163,9 @@ class Config(BaseSettings):
     lease_seconds: float = Field(default=30.0, ge=1, le=3600)
     """How long claimed work stays with a worker that gives no sign of life."""
     attempts: int = Field(default=3, ge=1, le=100)
-    """How often a group is tried before its computations fail."""
+    """How often computing a group may fail for reasons that pass before its computations fail."""
+    takeovers: int = Field(default=10, ge=1, le=1000)
+    """How often a group is taken over from workers that ended, before it counts as what ends them and fails."""
     drain_seconds: float = Field(default=30.0, ge=0, le=3600)
     """How long work in flight may take to finish after the stop signal."""
     key_cache: int = Field(default=2, ge=1, le=1000)

@@ -85,6 +85,8 @@ CLOSE_SECONDS: Final = 10.0
 """What an actor may take beyond the drain to close its sockets."""
 CHECK_SECONDS: Final = 2.0
 """How often the database is asked for a sign of life."""
+CLOSING_SECONDS: Final = 50.0
+"""What all actors together may take beyond the drain; the chart's grace period is a little longer."""
 START_SECONDS: Final = 330.0
 """How long one actor may take to come up; a database may have to recover."""
 
@@ -210,8 +212,8 @@ class Service:
     # ------------------------------------------------------------------------------------------ stopping
 
     def _stop(self, actor: str) -> None:
-        if (stopping := self._stopping.get(actor)) is not None:
-            stopping.set()
+        if actor in self._stopping:
+            self._stopping[actor].set()
 
     def _drain_scheduler(self) -> None:
         if self.scheduler is not None:
@@ -319,8 +321,9 @@ class Service:
 
     def _scheduler_settings(self, flags: Flags) -> tuple[Policy, CircuitStrategy | Lanes, LoweringSettings]:
         config = self.config
+        lease, attempts, takeovers = config.lease_seconds, config.attempts, config.takeovers
         base = Policy(
-            jobs=JOBS_AT_ONCE, guest_jobs=GUEST_JOBS, lease_seconds=config.lease_seconds, attempts=config.attempts
+            jobs=JOBS_AT_ONCE, guest_jobs=GUEST_JOBS, lease_seconds=lease, attempts=attempts, takeovers=takeovers
         )
         lanes = self.executor.parallel if self.executor is not None else None
         return scheduler_settings(flags, base, lanes or config.threads or len(os.sched_getaffinity(0)))
@@ -416,7 +419,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Addresses] = tri
     """Run a service until SIGTERM or SIGINT has drained it; ``task_status`` is told where it listens.
 
     Returns:
-        The exit status: 0 after a drain, 128 plus the signal's number if a second signal cut it short.
+        The exit status: 0 after a drain, 128 plus a signal's number if a second one, or too long a drain, cut it short.
 
     Raises:
         FatalError: the service could not start, or could not go on.
@@ -428,10 +431,12 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[Addresses] = tri
 async def _serve(config: Config, task_status: trio.TaskStatus[Addresses]) -> int:
     service = Service(config)
     cut_short: list[int] = []
+    end_by: list[float] = []
     failure: FatalError | None = None
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         try:
             async with trio.open_nursery() as nursery:
+                ended = trio.Event()
 
                 async def listen() -> None:
                     async for number in signals:
@@ -442,9 +447,10 @@ async def _serve(config: Config, task_status: trio.TaskStatus[Addresses]) -> int
                             return
                         log.info("draining", signal=signal.Signals(number).name, seconds=config.drain_seconds)
                         service.request_stop()
+                        end_by.append(trio.current_time() + config.drain_seconds + CLOSING_SECONDS)
+                        nursery.cancel_scope.deadline = end_by[0]
 
                 nursery.start_soon(listen)
-                ended = trio.Event()
                 await nursery.start(_run_root, service, ended)
                 if not service.draining:
                     service.started = True
@@ -462,6 +468,9 @@ async def _serve(config: Config, task_status: trio.TaskStatus[Addresses]) -> int
     if failure is not None:
         log.critical("the service stops", rule=failure.rule, error=failure.message)
         raise failure
+    if end_by and end_by[0] <= trio.current_time():
+        log.warning("the drain took too long and was cut short", seconds=config.drain_seconds + CLOSING_SECONDS)
+        cut_short.append(signal.SIGTERM)
     log.info("stopped", cut_short=bool(cut_short))
     return 128 + cut_short[0] if cut_short else 0
 

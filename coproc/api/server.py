@@ -382,6 +382,8 @@ class _MessageReader:
         except AssertionError as error:
             raise InvalidInput("message", "is cut short") from error
         if not self._at_prefix:
+            if len(data) < size:  # the stream ended right after the prefix
+                raise InvalidInput("message", "is cut short")
             self._at_prefix = True
         elif data:
             self._at_prefix = False

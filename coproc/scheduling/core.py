@@ -157,8 +157,8 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
     served = dict(state.served)
     for candidate in event.groups:
         work = candidate.work
-        held = Held(candidate, since=now, ready_at=now, tries=work.attempts)
-        if work.attempts >= policy.attempts:
+        held = Held(candidate, since=now, ready_at=now)
+        if work.attempts >= policy.takeovers:
             text = f"tried {work.attempts} times, and each time the worker ended or lost its lease"
             failed.append(Fail(work, Failure(ATTEMPTS_EXHAUSTED, text)))
             held = replace(held, settling=True)

@@ -39,8 +39,11 @@ class Policy:
     deference: float = 0.05
     """Seconds that a worker without a free job slot lets others claim first."""
     lease_seconds: float = 30.0
+    takeovers: int = 10
+    """How often a group is taken over from workers that ended or lost their lease before its computations fail: more
+    often than failures, since most workers end for reasons of their own."""
     attempts: int = 3
-    """How often a group is tried, over all workers, before its computations fail."""
+    """How often computing a group may fail for reasons that pass before its computations fail."""
     poll_seconds: float = 2.0
     """How often to look for work without having been woken."""
     patience: float = 30.0
@@ -230,7 +233,7 @@ class Held:
     ready_at: float
     """Not to be started before."""
     tries: int = 0
-    """Counted failures, those of earlier claims included."""
+    """Counted failures."""
     waits: int = 0
     """Backoffs so far."""
     alone: bool = False

@@ -128,6 +128,7 @@ async def test_a_plain_call_works_by_hand() -> None:
         (framed(b"x", compressed=1), "12", "compressed messages are not supported"),
         (framed(b"abc", size=10), "3", "message: is cut short"),
         (b"\x00\x00", "3", "message: is cut short"),
+        (framed(b"", size=17), "3", "message: is cut short"),
         (b"", "3", "request: must be one message, none came"),
         (framed(b"\x0a\x05ab"), "3", "api_version: says 5 bytes where 2 are left"),
         (framed(b"\x0a\x011"), "3", 'api_version: must be "major.minor", for example "1.0"'),

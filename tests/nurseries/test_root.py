@@ -91,6 +91,21 @@ async def test_a_gpu_that_is_asked_for_and_missing_is_named(tmp_path: Path) -> N
         await serve(configuration(tmp_path, executor="gpu"))
 
 
+async def test_a_drain_has_one_budget_for_all_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration(tmp_path, drain_seconds=60.0)
+    monkeypatch.setattr("nurseries.root.CLOSING_SECONDS", -config.drain_seconds)
+    status: list[int] = []
+
+    async def run(*, task_status: trio.TaskStatus[Addresses]) -> None:
+        status.append(await serve(config, task_status=task_status))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert status == [128 + signal.SIGTERM]
+
+
 async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     config = configuration(tmp_path, drain_seconds=60.0)
     status: list[int] = []

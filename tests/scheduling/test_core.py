@@ -311,11 +311,22 @@ def test_a_suspect_waits_for_what_is_running() -> None:
 
 def test_a_group_whose_workers_keep_ending_fails_without_being_tried_again() -> None:
     machine = Machine()
-    (failed,) = machine.claimed(candidate(1, attempts=3))
+    (failed,) = machine.claimed(candidate(1, attempts=Policy().takeovers))
     assert isinstance(failed, Fail)
     assert failed.failure.rule == ATTEMPTS_EXHAUSTED
     machine.feed(Settled(1))
     assert not machine.state.held
+
+
+def test_workers_that_ended_are_no_failures_of_the_group() -> None:
+    """Workers are killed and databases are away for reasons of their own: what was taken over is tried as any other."""
+    machine = Machine()
+    policy = machine.state.policy
+    machine.feed(Claimed((candidate(1, attempts=policy.takeovers - 1),)))
+    for job in range(1, policy.attempts + 1):
+        assert started(machine.feed(Tick(), at=100.0 * job)) == [[1]]
+        failed = [a for a in machine.feed(JobFailed(job, RecoverableError("away"))) if isinstance(a, Fail)]
+        assert [a.failure.rule for a in failed] == [ATTEMPTS_EXHAUSTED] * (job == policy.attempts)
 
 
 def test_a_drain_gives_back_what_waits_and_lets_jobs_finish() -> None:
