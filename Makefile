@@ -6,9 +6,10 @@ UV_SYNC := $(UV) sync --quiet --frozen --python $(PYTHON) --extra embedded --ext
 export UV_PYTHON_DOWNLOADS := never
 NPM_STAMP := tests/clients/node_modules/.stamp
 PROMTOOL := .cache/promtool
+FAKETIME := .cache/libfaketime.so.1
 CHROMIUM := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
 
-.PHONY: bench-peers count-peers interop browser pictures e2e demo test check fmt setup clean proto lint types imports
+.PHONY: bench-peers browser chaos check clean count-peers demo e2e fmt imports interop lint pictures proto setup test types
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo "make e2e     a dapp on a chain at real parameters, and a chain in a storm (minutes)"
 	@echo "make interop TFHE-rs packs and takes out what coproc does (needs Rust; minutes)"
 	@echo "make bench-peers    compare with native TFHE-rs by turns (10 minutes; needs Rust)"
+	@echo "make chaos   restarts, kills, stalls, full disks, wrong clocks, poison, fuzz and overload at length (hours)"
 	@echo "make check   format, lint, types, imports and tests"
 	@echo "make fmt     format the code"
 
@@ -58,7 +60,15 @@ pictures: .venv/.stamp browser
 demo: .venv/.stamp
 	$(RUN)/coproc demo
 
-test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL) browser
+# What lies to tests about the time, likewise.
+$(FAKETIME):
+	@mkdir -p .cache/faketime
+	@(cd .cache/faketime && (apt-get download -qq libfaketime || (apt-get update -qq && apt-get download -qq libfaketime)) \
+		&& dpkg-deb -x libfaketime_*.deb . && mv usr/lib/*/faketime/libfaketime.so.1 ..) >/dev/null 2>&1 \
+		|| echo "libfaketime cannot be had from Debian here: the tests with a wrong clock are skipped"
+	@rm -rf .cache/faketime
+
+test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL) $(FAKETIME) browser
 	$(RUN)/pytest $(PYTEST_ARGS)
 
 e2e: .venv/.stamp $(NPM_STAMP)
@@ -88,6 +98,19 @@ bench-peers: .venv/.stamp $(PEER_BINARY)
 
 count-peers: .venv/.stamp $(PEER_COUNTER)
 	$(RUN)/python -m benchmarks.peers.counts $(PEERS_ARGS)
+
+# Each prints its plan and its seed; SEED=... plays it again.
+CHAOS := $(RUN)/python -m tests.chaos
+ifndef SEED
+SEED := $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+endif
+chaos: .venv/.stamp $(FAKETIME)
+	$(CHAOS) rolling --seed $(SEED)
+	$(CHAOS) kills --seed $(SEED)
+	$(CHAOS) storm --seed $(SEED)
+	$(CHAOS) overload --seed $(SEED)
+	$(CHAOS) fuzz --seed $(SEED)
+	COPROC_POISON=50 $(RUN)/pytest tests/nurseries/test_poison.py -o faulthandler_timeout=3600
 
 lint: .venv/.stamp
 	$(RUN)/ruff format --check .
