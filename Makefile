@@ -7,9 +7,9 @@ export UV_PYTHON_DOWNLOADS := never
 NPM_STAMP := tests/clients/node_modules/.stamp
 PROMTOOL := .cache/promtool
 FAKETIME := .cache/libfaketime.so.1
-CHROMIUM := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
+APT := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends
 
-.PHONY: bench-peers browser chaos check clean count-peers demo e2e fmt imports interop lint pictures proto setup test types
+.PHONY: bench-peers browser chaos check clean compiler count-peers demo e2e fmt imports interop lint pictures proto setup test types
 .DEFAULT_GOAL := help
 
 help:
@@ -46,11 +46,19 @@ $(PROMTOOL):
 		|| echo "promtool cannot be had from Debian here: the tests that run alerts are skipped"
 	@rm -rf .cache/prometheus
 
-# The operator's page is tried in Debian's Chromium; its tests are skipped, saying so, where that cannot be had.
+# $(call install,PROGRAM,PACKAGE,TESTS): the program by Debian's package, where it is missing and may be installed.
+define install
+	@command -v $(1) >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && { $(APT) $(2) || { apt-get update -qq && $(APT) $(2); }; } >/dev/null 2>&1; } \
+		|| echo "no $(1): $(3) are skipped"
+endef
+
+# The operator's page is tried in Debian's Chromium, the kernels of GPUs through a compiler for cores.
 browser:
-	@command -v chromium >/dev/null \
-		|| { [ "$$(id -u)" = 0 ] && { $(CHROMIUM) || { apt-get update -qq && $(CHROMIUM); }; } >/dev/null 2>&1; } \
-		|| echo "no Chromium: the tests of the operator's page in a browser are skipped"
+	$(call install,chromium,chromium,the tests of the operator's page in a browser)
+
+compiler:
+	$(call install,g++,g++ libc6-dev,the tests that run the kernels of GPUs)
 
 # Pictures of the operator's page under load, for docs/.
 pictures: .venv/.stamp browser
@@ -68,7 +76,7 @@ $(FAKETIME):
 		|| echo "libfaketime cannot be had from Debian here: the tests with a wrong clock are skipped"
 	@rm -rf .cache/faketime
 
-test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL) $(FAKETIME) browser
+test: .venv/.stamp $(NPM_STAMP) $(PROMTOOL) $(FAKETIME) browser compiler
 	$(RUN)/pytest $(PYTEST_ARGS)
 
 e2e: .venv/.stamp $(NPM_STAMP)
