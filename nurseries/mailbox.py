@@ -56,7 +56,7 @@ class Mailbox(Generic[M]):
             self._send.send_nowait(message)
         except trio.WouldBlock:
             self._refused += 1
-            raise Overloaded(f"{self.name} is full", mailbox=self.name) from None
+            raise Overloaded(f"{self.name} is full", mailbox=self.name, retry_after=1.0) from None
 
     async def send(self, message: M) -> None:
         """Put a message in, waiting for room: back-pressure between actors."""

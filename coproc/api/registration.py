@@ -53,7 +53,7 @@ class KeyRegistrar:
         if known is not None:
             return RegisterKeyResponse(key_id=known.key_id, is_new=False, parameters=known.parameters)
         if self._active >= self._limits.max_registrations:
-            raise Overloaded("other keys are being received; try again")
+            raise Overloaded("other keys are being received; try again", limit="max_registrations")
         self._active += 1
         try:
             data = await self._receive(announced, messages)

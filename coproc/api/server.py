@@ -280,12 +280,12 @@ class DrainingServer(Server):
 
     def _check_load(self) -> None:
         if self._calls > self.limits.max_calls:
-            raise Overloaded("too many calls are in flight; try again")
+            raise Overloaded("too many calls are in flight; try again", limit="max_calls")
 
     def take_buffer(self, size: int) -> None:
         """Count request bytes that are about to be read into memory. Raises Overloaded."""
         if self._buffered + size > self.limits.max_buffered_bytes:
-            raise Overloaded("too many request bytes are in memory; try again")
+            raise Overloaded("too many request bytes are in memory; try again", limit="max_buffered_bytes")
         self._buffered += size
 
     def give_buffer(self, size: int) -> None:

@@ -315,7 +315,7 @@ class CoprocessorService:
         if request.after_sequence > newest:
             raise InvalidInput("after_sequence", f"is {request.after_sequence}, but the newest result here is {newest}")
         if self._result_streams >= self._limits.max_result_streams:
-            raise Overloaded("there are too many subscriptions; try again, or poll")
+            raise Overloaded("there are too many subscriptions; try again, or poll", limit="max_result_streams")
         self._result_streams += 1
         try:
             await self._follow(request.after_sequence, transactions or None, send)

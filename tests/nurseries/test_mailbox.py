@@ -25,7 +25,7 @@ async def test_offer_to_a_full_mailbox_is_overloaded_and_counted() -> None:
     mailbox.offer(2)
     with pytest.raises(Overloaded) as caught:
         mailbox.offer(3)
-    assert caught.value.context == {"mailbox": "inbox"}
+    assert caught.value.context == {"mailbox": "inbox", "retry_after": 1.0}
     statistics = mailbox.statistics
     assert (statistics.waiting, statistics.capacity, statistics.peak, statistics.refused) == (2, 2, 2, 1)
     assert await mailbox.receive() == 1
