@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trio
 
+from coproc.circuits.circuit import Circuit, LinearForms
 from coproc.executors import create_executor
 from coproc.executors.gpu import DeviceExecutor
 from coproc.executors.gpu.device import DeviceFailure, DeviceLost, DeviceOutOfMemory
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from coproc.executors.gpu.device import DeviceArray, Mark
+    from coproc.tfhe.keys import EvaluationKey
     from nurseries.executor import JobCall
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation of kernels needs g++")
@@ -240,3 +242,19 @@ async def test_several_devices_share_the_jobs_and_one_that_fails_leaves_the_othe
         with trio.fail_after(30):
             await fleet.retired.wait()
         nursery.cancel_scope.cancel()
+
+
+def test_outputs_too_large_for_memory_come_in_parts(toy_evaluation_key: EvaluationKey) -> None:
+    device = FailingDevice()
+    executor = DeviceExecutor("emulated", lambda: device)
+    key = executor.prepare(toy_evaluation_key)
+    count = 5
+    numbers, ones = np.arange(count + 1, dtype=np.int32), np.ones(count, dtype=np.int64)
+    forms = LinearForms(numbers, numbers[:count], ones, ones - ones)
+    circuit = Circuit(inputs=count, wires=count, tables=(), levels=(), outputs=forms)
+    inputs = np.random.default_rng(3).integers(0, 1 << 64, (count, key.words), dtype=np.uint64)
+    evaluation = executor.evaluate(key, circuit, inputs)
+    evaluation.begin().result()
+    device.room = 2
+    assert np.array_equal(evaluation.outputs(), inputs)
+    evaluation.close()

@@ -99,16 +99,31 @@ def switch_forms(
 ) -> DeviceArray:
     """Linear forms, keyswitch and modulus switch in waves; returns uint16 ``(F, n+1)`` on the device."""
     switched = device.empty((max(1, len(constants)), key.small_words), np.uint16)
-    bodies = constants.astype(np.uint64) << np.uint64(key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
 
     def run(begin: int, end: int) -> None:
-        terms = slice(int(offsets[begin]), int(offsets[end]))
-        within = (offsets[begin : end + 1] - offsets[begin]).astype(np.int32)
-        big = kernels.linear_forms(device, key, within, rows[terms], coefficients[terms], bodies[begin:end])
+        big = forms_between(device, key, offsets, rows, coefficients, constants, begin, end)
         kernels.modulus_switch(key, kernels.keyswitch(device, key, big), switched, begin)
 
     kernels.in_waves(len(constants), run)
     return switched
+
+
+def forms_between(
+    device: Device,
+    key: DeviceKey,
+    offsets: NDArray[np.integer],
+    rows: NDArray[np.int32],
+    coefficients: NDArray[np.integer],
+    constants: NDArray[np.integer],
+    begin: int,
+    end: int,
+) -> DeviceArray:
+    """Evaluate forms ``begin`` to ``end`` of slab rows; returns uint64 ``(end - begin, N+1)`` on the device."""
+    terms = slice(int(offsets[begin]), int(offsets[end]))
+    within = (offsets[begin : end + 1] - offsets[begin]).astype(np.int32)
+    half_step = np.uint64(key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
+    bodies = constants[begin:end].astype(np.uint64) << half_step
+    return kernels.linear_forms(device, key, within, rows[terms], coefficients[terms].astype(np.int64), bodies)
 
 
 class DeviceEvaluation:
@@ -224,15 +239,16 @@ class DeviceEvaluation:
             raise InvalidInput("level", f"{self.levels_left} levels have not run yet")
         forms, key = self._circuit.outputs, self._key
         rows = self._row_of_wire[forms.sources]
-        bodies = forms.constants.astype(np.uint64) << np.uint64(key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
+        arrays = (forms.offsets, rows, forms.coefficients, forms.constants)
         result = np.empty((forms.count, key.words), dtype=np.uint64)
 
-        def fetch(device: Device, begin: int, end: int) -> None:
-            terms = slice(int(forms.offsets[begin]), int(forms.offsets[end]))
-            within = (forms.offsets[begin : end + 1] - forms.offsets[begin]).astype(np.int32)
-            part = (rows[terms], forms.coefficients[terms].astype(np.int64), bodies[begin:end])
+        def fetch(device: Device, first: int, last: int) -> None:
+            def run(begin: int, end: int) -> None:
+                part = forms_between(device, key, *arrays, first + begin, first + end)
+                device.download(part, result[first + begin : first + end])
+
             with device.aside():
-                device.download(kernels.linear_forms(device, key, within, *part), result[begin:end])
+                kernels.in_waves(last - first, run)  # smaller ones where memory runs out
 
         done: Future[NDArray[np.uint64]] = Future()
         self._in_pieces(forms.count, fetch).add_done_callback(partial(_pass_on, done, result))
