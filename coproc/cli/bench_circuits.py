@@ -66,20 +66,32 @@ def throughput_case(graph: WordGraph, lanes: int, most_bootstraps: int) -> Case:
     return Case(lowered, merge([circuit] * copies), copies)
 
 
+OPTIONS: Final = (
+    click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), default=WAYS, show_default=True),
+    click.option("--executor", default="cpu", show_default=True),
+    click.option("--threads", default=0, show_default=True, help="0 takes all cores."),
+    click.option("--repeats", default=3, show_default=True, help="Passes; the median is reported."),
+    click.option(
+        "--patience", default=30.0, show_default=True, help="Seconds that a case may take; long ones repeat less."
+    ),
+    click.option(
+        "--most-bootstraps", default=5000, show_default=True, help="In one pass, unless one instance a core has more."
+    ),
+    click.option("--toy", is_flag=True, help="Insecure parameters."),
+)
+
+
+def of_circuits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that all benchmarks of circuits have."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command("ops")
 @click.option("--operation", "names", multiple=True, help="Default: all of `coproc bench counts`.")
 @click.option("--bits", "widths", multiple=True, type=click.Choice(BITS), default=("64",), show_default=True)
-@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), default=WAYS, show_default=True)
-@click.option("--executor", default="cpu", show_default=True)
-@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
-@click.option("--repeats", default=3, show_default=True, help="Passes; the median is reported.")
-@click.option(
-    "--patience", default=30.0, show_default=True, help="Seconds that a case may take; long ones repeat less."
-)
-@click.option(
-    "--most-bootstraps", default=5000, show_default=True, help="In one pass, unless one instance a core has more."
-)
-@click.option("--toy", is_flag=True, help="Insecure parameters.")
+@of_circuits
 @recorded
 def bench_ops(
     names: tuple[str, ...],
@@ -110,17 +122,7 @@ def bench_ops(
 
 @click.command("programs")
 @click.option("--program", "names", multiple=True, help="Default: all of `coproc bench counts`.")
-@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), default=WAYS, show_default=True)
-@click.option("--executor", default="cpu", show_default=True)
-@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
-@click.option("--repeats", default=3, show_default=True, help="Passes; the median is reported.")
-@click.option(
-    "--patience", default=30.0, show_default=True, help="Seconds that a case may take; long ones repeat less."
-)
-@click.option(
-    "--most-bootstraps", default=5000, show_default=True, help="In one pass, unless one instance a core has more."
-)
-@click.option("--toy", is_flag=True, help="Insecure parameters.")
+@of_circuits
 @recorded
 def bench_programs(
     names: tuple[str, ...],
