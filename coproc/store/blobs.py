@@ -16,10 +16,14 @@ from coproc.errors import CoprocError
 from coproc.program.types import Handle
 from coproc.store.base import KeyRecord, StoredCiphertext
 from coproc.store.rules import redefined, unknown_key, verified
-from coproc.store.sweep import is_possible
+from coproc.store.sweep import TABLE as ORIGINALS
+from coproc.store.tables import has_table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from psycopg import AsyncCursor
+    from psycopg.rows import TupleRow
 
     from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
@@ -73,7 +77,7 @@ async def put_key(pool: Pool, record: KeyRecord, data: AsyncIterator[bytes]) -> 
                 "insert into keys (key_id, size, parameters, upload) values (%s, %s, %s, %s) on conflict do nothing",
                 [record.key_id, record.size, record.parameters, upload],
             )
-            is_new = cursor.rowcount == 1
+            is_new = await connection.changed_rows(cursor) == 1
     except BaseException:
         await _drop_chunks(pool, upload)
         raise
@@ -112,7 +116,7 @@ async def sweep_chunks(connection: TrioConnection) -> int:
         " and not exists (select from keys k where k.upload = c.upload)",
         [ABANDONED_AFTER],
     )
-    return cursor.rowcount
+    return await connection.changed_rows(cursor)
 
 
 async def get_key(connection: TrioConnection, key_id: bytes) -> KeyRecord | None:
@@ -161,9 +165,25 @@ def _portions(items: Iterable[StoredCiphertext]) -> Iterator[list[StoredCipherte
 
 async def add_ciphertexts(connection: TrioConnection, items: Collection[StoredCiphertext]) -> set[Handle]:
     """Insert those ciphertexts whose handles are free; returns the new handles."""
+    finish = await send_ciphertexts(connection, items)
+    return await finish()
+
+
+async def send_ciphertexts(
+    connection: TrioConnection, items: Collection[StoredCiphertext]
+) -> Callable[[], Awaitable[set[Handle]]]:
+    """Insert as ``add_ciphertexts`` does; what is returned waits for the end and returns the new handles."""
     new: set[Handle] = set()
+    cursor: AsyncCursor[TupleRow] | None = None
+
+    async def finish() -> set[Handle]:
+        if cursor is not None:
+            new.update([Handle(handle) for (handle,) in await cursor.fetchall()])
+        return new
+
     # In the order of handles, so that two transactions with the same ones wait for each other in one direction only.
     for portion in _portions(sorted(items, key=lambda item: item.handle)):
+        await finish()  # so that the data of one statement at most waits to be sent
         cursor = await connection.execute(
             "insert into ciphertexts (handle, key_id, data, clear, is_allowed)"
             " select handle, key_id, data, clear::numeric, is_allowed"
@@ -179,8 +199,7 @@ async def add_ciphertexts(connection: TrioConnection, items: Collection[StoredCi
             ],
             binary=True,
         )
-        new.update([Handle(handle) for (handle,) in await cursor.fetchall()])
-    return new
+    return finish
 
 
 async def put_ciphertexts(connection: TrioConnection, items: Mapping[Handle, StoredCiphertext]) -> set[Handle]:
@@ -213,7 +232,7 @@ async def _check_same(
     connection: TrioConnection, items: Mapping[Handle, StoredCiphertext], new: Collection[Handle]
 ) -> None:
     """Check that uploads are what is, or was once, stored under their handles."""
-    remembers = await is_possible(connection)
+    remembers = await has_table(connection, ORIGINALS)
     for portion in _portions(items.values()):
         columns = [
             [item.handle for item in portion],

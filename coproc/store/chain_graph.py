@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import graph
-from coproc.store.base import State, Topic
+from coproc.store.base import State
 from coproc.store.chains import BlockId, ChainChange, Delegation, Fault, accept, check_extends
 from coproc.store.operands import decode_operands
 
@@ -133,7 +133,7 @@ async def advance(
     cursor = await connection.execute(
         "delete from chain_blocks where chain_id = %s and hash = any(%s)", [chain_id, list(orphaned)]
     )
-    missing = len(orphaned) - cursor.rowcount
+    missing = len(orphaned) - await connection.changed_rows(cursor)
     tip = await tail(connection, chain_id, 1)
     check_extends(tip[0] if tip else None, blocks, missing)
     await connection.execute(
@@ -338,13 +338,7 @@ async def _delete(connection: TrioConnection, doomed: dict[Handle, int]) -> set[
     )
     inputs = {Handle(source) for (source,) in await cursor.fetchall()}
     await connection.execute("select from work_groups where group_id = any(%s) order by group_id for update", [groups])
-    cursor = await connection.execute(
-        "update work_groups set state = %s, worker = null, lease_until = null, attempts = attempts - 1"
-        " where group_id = any(%s) and state = %s",
-        [State.READY.value, groups, State.COMPUTING.value],
-    )
-    if cursor.rowcount > 0:
-        await graph.notify(connection, Topic.ENDED)
+    await graph.end_leases(connection, groups)
     await connection.execute("delete from ciphertexts where handle = any(%s)", [outputs])
     await connection.execute("delete from computations where output = any(%s)", [outputs])
     await connection.execute(

@@ -18,6 +18,9 @@ from coproc.store.traces import recall
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from psycopg import AsyncCursor
+    from psycopg.rows import TupleRow
+
     from coproc.program.computation import Computation
     from coproc.store.connection import TrioConnection
 
@@ -114,11 +117,11 @@ async def lease(
     if not claimed:
         return [], after
     group_ids = [row[0] for row in claimed]
-    cursor = await connection.execute(_MEMBERS.encode(), [group_ids], binary=True)
+    members = await connection.execute(_MEMBERS.encode(), [group_ids], binary=True)
     computations: dict[int, list[Computation]] = {group_id: [] for group_id in group_ids}
     unreadable: dict[int, dict[Handle, Failure]] = {group_id: {} for group_id in group_ids}
     wanted: dict[int, set[Handle]] = {group_id: set() for group_id in group_ids}
-    async for group_id, output, operation, operands, is_allowed, is_needed in cursor:
+    async for group_id, output, operation, operands, is_allowed, is_needed in members:
         handle = Handle(output)
         read = read_computation(handle, operation, operands, is_allowed=is_allowed)
         if isinstance(read, Failure):
@@ -152,11 +155,16 @@ async def lease(
     return groups, claimed[0][-1] or after
 
 
-async def lock_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> list[int]:
-    """Lock those groups, in order, that ``worker`` holds a lease of."""
-    cursor = await connection.execute(
+async def find_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> AsyncCursor[TupleRow]:
+    """Lock those groups, in order, that ``worker`` holds a lease of; a row each."""
+    return await connection.execute(
         "select group_id from work_groups where group_id = any(%s::bigint[]) and state = %s and worker = %s"
         " order by group_id for update",
         [list(group_ids), State.COMPUTING.value, worker],
     )
+
+
+async def lock_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> list[int]:
+    """Lock those groups, in order, that ``worker`` holds a lease of; returns them."""
+    cursor = await find_held(connection, worker, group_ids)
     return [group_id for (group_id,) in await cursor.fetchall()]

@@ -4,7 +4,8 @@ psycopg separates its protocol (generators that say which readiness they need) f
 waiting, connecting and cancelling; cursors, types and COPY are psycopg's own. Knows nothing of our tables.
 
 Cancellation is safe: a cancelled statement is cancelled on the server and the connection stays usable, or, if that
-does not work in time, the connection is closed. COMMIT and ROLLBACK always run to their end.
+does not work in time or more statements are under way, the connection is closed. COMMIT and ROLLBACK always run to
+their end.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
             with trio.move_on_after(float("inf") if timeout is None else timeout):
                 return await _drive(gen, fd)
         except (trio.Cancelled, KeyboardInterrupt):
-            if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            if self._pipeline is not None or self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 await self._stop_statement(gen)
             raise
         raise psycopg.errors._WaitTimeout("wait timeout expired")  # noqa: SLF001 - what psycopg expects
@@ -117,9 +118,9 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
         """Cancel the running statement and read to its end, or close the connection."""
         with trio.move_on_after(CANCEL_SECONDS, shield=True) as grace:
             try:
-                if self.pgconn.pipeline_status != pq.PipelineStatus.OFF:
-                    raise psycopg.OperationalError("a pipeline cannot be stopped half-way")
                 await self.cancel_safe(timeout=CANCEL_SECONDS)
+                if self._pipeline is not None:
+                    raise psycopg.OperationalError("others were sent after it")
                 await _drive(gen, self.pgconn.socket, resume=True)
             except psycopg.errors.QueryCanceled:
                 return
@@ -161,12 +162,50 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
             yield transaction
         except BaseException as error:
             with trio.fail_after(END_SECONDS, shield=True):
+                if self._pipeline is not None:  # after an error the server skips all up to here, a ROLLBACK too
+                    with contextlib.suppress(psycopg.Error):
+                        await self._pipeline.sync()
                 swallow = await transaction.__aexit__(type(error), error, error.__traceback__)
             if not swallow:
                 raise
         else:
             with trio.fail_after(END_SECONDS, shield=True):
                 await transaction.__aexit__(None, None, None)
+
+    @contextlib.asynccontextmanager
+    async def sending_ahead(self) -> AsyncGenerator[None]:
+        """Send statements of the block without waiting for those before: put it around a transaction.
+
+        Only a ``fetch`` waits, for all that was sent, and ``changed_rows``. An error of a statement comes out of the
+        next wait, which may be that of the block's end.
+        """
+        pipeline = psycopg.AsyncPipeline(self)
+        await pipeline.__aenter__()  # cancelled here, nothing has begun
+        self._pipeline = pipeline
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            with trio.fail_after(END_SECONDS, shield=True):
+                await self._receive_rest(pipeline, failure)
+
+    async def _receive_rest(self, pipeline: psycopg.AsyncPipeline, failure: BaseException | None) -> None:
+        try:
+            if not self.closed:
+                await pipeline.__aexit__(None if failure is None else type(failure), failure, None)
+        finally:
+            self._pipeline = None
+            if not self.closed and self.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+                await self.rollback()  # a statement failed that was sent together with the COMMIT
+
+    async def changed_rows(self, cursor: psycopg.AsyncCursor[TupleRow]) -> int:
+        """Wait for a statement without results; returns how many rows it changed."""
+        if self._pipeline is not None:
+            await self._pipeline.sync()
+        return cursor.rowcount
 
     async def __aexit__(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from coproc.program.types import Handle
 from coproc.store import graph
-from coproc.store.base import State, Topic
+from coproc.store.tables import has_table
 
 if TYPE_CHECKING:
     from coproc.store.base import Failure
@@ -54,9 +54,7 @@ async def cancel(connection: TrioConnection, transaction_id: bytes, tenant: str 
     await graph.lock_graph(connection)
     values = {"transaction": transaction_id, "tenant": tenant, "rule": failure.rule, "message": failure.message}
     # A schema from before chains were followed has no such table.
-    cursor = await connection.execute("select to_regclass('chain_origins') is not null")
-    row = await cursor.fetchone()
-    statement = _CANCEL.replace("{0}", _OF_A_CHAIN if row and row[0] else "")
+    statement = _CANCEL.replace("{0}", _OF_A_CHAIN if await has_table(connection, "chain_origins") else "")
     cursor = await connection.execute(statement.encode(), values, binary=True)
     return await _end(connection, await cursor.fetchall())
 
@@ -90,13 +88,7 @@ async def _end(connection: TrioConnection, ended: list[tuple[bytes, int]]) -> in
     await connection.execute(
         "select from work_groups where group_id = any(%s) order by group_id for update", [affected]
     )
-    cursor = await connection.execute(
-        "update work_groups set state = %s, worker = null, lease_until = null, attempts = attempts - 1"
-        " where group_id = any(%s) and state = %s",
-        [State.READY.value, sorted({group_id for _, group_id in ended}), State.COMPUTING.value],
-    )
-    if cursor.rowcount > 0:
-        await graph.notify(connection, Topic.ENDED)
+    await graph.end_leases(connection, {group_id for _, group_id in ended})
     await graph.settle(connection, affected)
     await graph.announce(connection, failed)
     return len(outputs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coproc.program.types import Handle
 from coproc.store import blobs, graph
 from coproc.store.base import State
-from coproc.store.claims import lock_held
+from coproc.store.claims import find_held
 from coproc.store.rules import check_outcome
 
 if TYPE_CHECKING:
@@ -52,16 +52,17 @@ async def finish(connection: TrioConnection, worker: str, outcomes: Mapping[int,
     failures = {handle: failure for outcome in held.values() for handle, failure in outcome.failures.items()}
     # The bulk of the data goes over before the lock is taken. If a lease turns out to be lost, the transaction is
     # rolled back as a whole.
-    await blobs.add_ciphertexts(connection, results.values())
+    await blobs.send_ciphertexts(connection, results.values())
     await graph.lock_graph(connection)
-    if lost := held.keys() - await lock_held(connection, worker, list(held)):
-        raise LeaseLost(frozenset(lost))
+    locked = await find_held(connection, worker, list(held))
     cursor = await connection.execute(
         "select c.output from computations c join work_groups w on w.group_id = c.group_id"
         " where c.output = any(%s) and w.group_id = any(%s)",
         [list(results), list(held)],
         binary=True,
     )
+    if lost := held.keys() - {group_id for (group_id,) in await locked.fetchall()}:
+        raise LeaseLost(frozenset(lost))
     if taken_back := results.keys() - {Handle(output) for (output,) in await cursor.fetchall()}:  # by their chain
         raise LeaseLost(
             frozenset(

@@ -33,23 +33,27 @@ _LIVE: Final = (
 )
 # Scalar subqueries, not "exists": those the planner may turn into a hash of the whole table.
 _SETTLE: Final = f"""
-    update work_groups w set state = case
-        when (
-            select true from computations c
-            where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
-        ) is null then case when (
-            select true from computations c where c.group_id = w.group_id and c.failure_rule is null limit 1
-        ) then {State.COMPLETED:d} else {State.FAILED:d} end
-        when (
-            select true from computations c join computation_inputs i on i.output = c.output
-            where c.group_id = w.group_id and {_LIVE.format("c")}
-              and not exists (select from ciphertexts x where x.handle = i.input)
-              and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
-            limit 1
-        ) then {State.WAITING:d}
-        else {State.READY:d} end
-    where group_id = any(%s) and state <> {State.COMPUTING:d}
-    returning state
+    with settled as (
+        update work_groups w set state = case
+            when (
+                select true from computations c
+                where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
+            ) is null then case when (
+                select true from computations c where c.group_id = w.group_id and c.failure_rule is null limit 1
+            ) then {State.COMPLETED:d} else {State.FAILED:d} end
+            when (
+                select true from computations c join computation_inputs i on i.output = c.output
+                where c.group_id = w.group_id and {_LIVE.format("c")}
+                  and not exists (select from ciphertexts x where x.handle = i.input)
+                  and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
+                limit 1
+            ) then {State.WAITING:d}
+            else {State.READY:d} end
+        where group_id = any(%s) and state <> {State.COMPUTING:d}
+        returning state
+    )
+    select pg_notify('{CHANNEL}', '{Topic.WORK:d}')
+    where exists (select from settled where state = {State.READY:d})
 """  # noqa: S608 - constants
 _SPREAD: Final = f"""
     with recursive failing (output, cause, message) as (
@@ -75,16 +79,28 @@ _SPREAD: Final = f"""
     from one where one.output = computations.output
     returning computations.output
 """  # noqa: S608 - constants
-_ANNOUNCE: Final = """
-    insert into results (sequence, transaction_id, output)
-    select (select coalesce(max(sequence), 0) from results) + row_number() over (order by t.position),
-           t.transaction_id, t.output
-    from transaction_outputs t
-    join computations c on c.output = t.output
-    left join ciphertexts x on x.handle = c.output
-    where t.output = any(%s) and c.is_allowed and (c.failure_rule is not null or x.handle is not null)
-      and not exists (select from results r where r.transaction_id = t.transaction_id and r.output = t.output)
-"""
+_ANNOUNCE: Final = f"""
+    with announced as (
+        insert into results (sequence, transaction_id, output)
+        select (select coalesce(max(sequence), 0) from results) + row_number() over (order by t.position),
+               t.transaction_id, t.output
+        from transaction_outputs t
+        join computations c on c.output = t.output
+        left join ciphertexts x on x.handle = c.output
+        where t.output = any(%s) and c.is_allowed and (c.failure_rule is not null or x.handle is not null)
+          and not exists (select from results r where r.transaction_id = t.transaction_id and r.output = t.output)
+        returning sequence
+    )
+    select pg_notify('{CHANNEL}', '{Topic.RESULTS:d}') where exists (select from announced)
+"""  # noqa: S608 - constants
+_END_LEASES: Final = f"""
+    with ended as (
+        update work_groups set state = {State.READY:d}, worker = null, lease_until = null, attempts = attempts - 1
+        where group_id = any(%s) and state = {State.COMPUTING:d}
+        returning group_id
+    )
+    select pg_notify('{CHANNEL}', '{Topic.ENDED:d}') where exists (select from ended)
+"""  # noqa: S608 - constants
 _NEED: Final = """
     update computations p set is_needed = true
     where p.output = any(%s) and not p.is_needed and exists (
@@ -136,9 +152,12 @@ async def settle(connection: TrioConnection, group_ids: Iterable[int]) -> None:
         "select from work_groups where group_id = any(%s) order by group_id for update",
         [ordered],
     )
-    cursor = await connection.execute(_SETTLE.encode(), [ordered])
-    if any(state == State.READY for (state,) in await cursor.fetchall()):
-        await notify(connection, Topic.WORK)
+    await connection.execute(_SETTLE.encode(), [ordered])
+
+
+async def end_leases(connection: TrioConnection, group_ids: Iterable[int]) -> None:
+    """Take groups, which are locked, back from whoever computes them, and tell workers."""
+    await connection.execute(_END_LEASES.encode(), [sorted(group_ids)])
 
 
 async def spread(connection: TrioConnection, failed: Sequence[Handle]) -> list[Handle]:
@@ -151,9 +170,7 @@ async def spread(connection: TrioConnection, failed: Sequence[Handle]) -> list[H
 
 async def announce(connection: TrioConnection, outputs: Sequence[Handle]) -> None:
     """Number the results that transactions have not yet heard of, and wake their readers."""
-    cursor = await connection.execute(_ANNOUNCE, [list(outputs)])
-    if cursor.rowcount > 0:
-        await notify(connection, Topic.RESULTS)
+    await connection.execute(_ANNOUNCE.encode(), [list(outputs)])
 
 
 async def groups_around(connection: TrioConnection, handles: Sequence[Handle]) -> set[int]:

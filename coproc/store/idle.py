@@ -7,13 +7,13 @@ tables for it: then nothing is ever idle, and nothing waits to be brought back.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from coproc.metrics import timed_operation
 from coproc.program.types import Handle
 from coproc.store import blobs, graph, sweep
 from coproc.store.base import Topic
 from coproc.store.forms import IdleValues
+from coproc.store.tables import has_table
 from coproc.store.transactions import Transactional
 
 if TYPE_CHECKING:
@@ -41,23 +41,12 @@ _CLAIM: Final = """
     )
     returning handle
 """
-_MIGRATED: Final[WeakSet[TrioConnection]] = WeakSet()
-
-
-async def is_possible(connection: TrioConnection) -> bool:
-    """Whether the schema has what this needs."""
-    if connection not in _MIGRATED:
-        cursor = await connection.execute("select to_regclass('thaws') is not null")
-        row = await cursor.fetchone()
-        if row is None or not row[0]:
-            return False
-        _MIGRATED.add(connection)
-    return True
+TABLE: Final = "thaws"
 
 
 async def find(connection: TrioConnection, compression: Compression, limit: int) -> IdleValues:
     """Take a step of the sweep; see ``FormsStore.find_idle``."""
-    if not await is_possible(connection):
+    if not await has_table(connection, TABLE):
         return IdleValues({}, more=False)
     page = await sweep.next_page(connection, "compression", compression.every, compression.after, limit)
     if page is None:
@@ -82,7 +71,7 @@ async def change(connection: TrioConnection, forms: Mapping[Handle, bytes], *, a
         b" from unnest(%b::bytea[], %b::bytea[]) as item (handle, data) where x.handle = item.handle",
         [handles, [forms[handle] for handle in handles]],
     )
-    return cursor.rowcount
+    return await connection.changed_rows(cursor)
 
 
 async def ask(connection: TrioConnection, handles: Collection[Handle]) -> None:
@@ -95,7 +84,7 @@ async def ask(connection: TrioConnection, handles: Collection[Handle]) -> None:
 
 async def claim(connection: TrioConnection, limit: int, lease_seconds: float) -> list[StoredCiphertext]:
     """Take what was asked for; see ``FormsStore.claim_thaws``."""
-    if not await is_possible(connection):
+    if not await has_table(connection, TABLE):
         return []
     cursor = await connection.execute(_CLAIM, [lease_seconds, limit], binary=True)
     handles = [Handle(handle) for (handle,) in await cursor.fetchall()]

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 DEFAULT_SIZE: Final = 8
-SESSION: Final = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off"
+SESSION: Final = (
+    "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;"
+    " set plan_cache_mode = force_generic_plan"
+)
 """Every statement of ours goes by an index. Without this, a plan made while the tables were small may be kept while
-they grow, and scan all of them."""
+they grow, and scan all of them. So there is nothing to plan anew for other values either, which takes longer than to
+find a few rows."""
 ACQUIRE_SECONDS: Final = 30.0
 """How long a task may wait for a free connection."""
 BREAKER: Final = Breaker(threshold=3, cooldown=1.0)
@@ -86,8 +90,11 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[TrioConnection]:
-        """Borrow a connection with a transaction open: committed after the block, rolled back if it raises."""
-        async with self.connection() as connection, connection.transaction():
+        """Borrow a connection with a transaction open: committed after the block, rolled back if it raises.
+
+        Statements are sent ahead; see ``TrioConnection.sending_ahead``.
+        """
+        async with self.connection() as connection, connection.sending_ahead(), connection.transaction():
             yield connection
 
     async def check(self) -> None:

@@ -35,7 +35,7 @@ from coproc.store.traces import recall
 from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -112,8 +112,6 @@ class PostgresStore(PostgresForms, PostgresOverview):
         batch = merge_repeats(submission.computations)
 
         async def work(connection: TrioConnection) -> int:
-            await _check_keys(connection, {submission.key_id})
-            await graph.lock_graph(connection)
             known = await _check_definitions(connection, submission.key_id, batch)
             new = [computation for output, computation in batch.items() if output not in known]
             allowed = [output for output in known if batch[output].is_allowed]
@@ -348,10 +346,20 @@ class PostgresStore(PostgresForms, PostgresOverview):
         return self._listener.subscribe()
 
 
-async def _check_keys(connection: TrioConnection, key_ids: set[bytes]) -> None:
+async def _find_keys(connection: TrioConnection, key_ids: set[bytes]) -> Callable[[], Awaitable[None]]:
+    """Look keys up; what is returned waits for the answer and refuses unknown ones."""
     cursor = await connection.execute("select key_id from keys where key_id = any(%s)", [list(key_ids)], binary=True)
-    for missing in key_ids - {bytes(key_id) for (key_id,) in await cursor.fetchall()}:
-        raise unknown_key(missing)
+
+    async def check() -> None:
+        for missing in key_ids - {bytes(key_id) for (key_id,) in await cursor.fetchall()}:
+            raise unknown_key(missing)
+
+    return check
+
+
+async def _check_keys(connection: TrioConnection, key_ids: set[bytes]) -> None:
+    check = await _find_keys(connection, key_ids)
+    await check()
 
 
 async def _check_definitions(
@@ -359,23 +367,34 @@ async def _check_definitions(
     key_id: bytes,
     batch: Mapping[Handle, Computation],
 ) -> set[Handle]:
-    """Refuse outputs that already name something else; returns those that are known with the same definition."""
-    cursor = await connection.execute(
+    """Take the graph lock and look, in one message to the server, whether a batch fits what is there.
+
+    Returns:
+        The outputs that are known with the same definition.
+
+    Raises:
+        NotFound: the key is unknown.
+        InvalidInput: an output already names something else.
+    """
+    check_keys = await _find_keys(connection, {key_id})
+    await graph.lock_graph(connection)
+    definitions = await connection.execute(
         "select c.output, c.operation, c.operands, w.key_id from computations c join work_groups w using (group_id)"
         " where c.output = any(%s)",
         [list(batch)],
         binary=True,
     )
+    names = await sweep.find_taken(connection, batch)
+    await check_keys()
     known: set[Handle] = set()
-    for output, operation, operands, known_key in await cursor.fetchall():
+    for output, operation, operands, known_key in await definitions.fetchall():
         handle = Handle(output)
         earlier = Computation(handle, Operation(operation), decode_operands(operands), is_allowed=False)
         check_same_definition(earlier, batch[handle])
         if known_key != key_id:
             raise redefined(handle)
         known.add(handle)
-    rest = [output for output in batch if output not in known]
-    if taken := await sweep.taken(connection, rest):
+    if taken := {Handle(handle) for (handle,) in await names.fetchall()} - known:
         raise redefined(min(taken))
     return known
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from coproc.program.types import Handle
 from coproc.store import graph
 from coproc.store.retention import DROPPED, Sweep
+from coproc.store.tables import has_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from psycopg import AsyncCursor
+    from psycopg.rows import TupleRow
 
     from coproc.store.connection import TrioConnection
     from coproc.store.retention import Retention
@@ -67,25 +70,14 @@ _REMEMBER: Final = """
 """
 
 
-_MIGRATED: Final[WeakSet[TrioConnection]] = WeakSet()
-"""Connections that have seen the tables: they never go away again."""
-
-
-async def is_possible(connection: TrioConnection) -> bool:
-    """Whether the schema has what retention needs; that of the release before has not."""
-    if connection not in _MIGRATED:
-        cursor = await connection.execute("select to_regclass('originals') is not null")
-        row = await cursor.fetchone()
-        if row is None or not row[0]:
-            return False
-        _MIGRATED.add(connection)
-    return True
+TABLE: Final = "originals"
+"""What retention needs; the schema of the release before has none."""
 
 
 async def sweep(connection: TrioConnection, retention: Retention, limit: int) -> Sweep:
     """Look at the next ``limit`` ciphertexts and delete those that may go; runs inside a transaction."""
     shortest = retention.shortest
-    if shortest is None or not await is_possible(connection):
+    if shortest is None or not await has_table(connection, TABLE):
         return Sweep()
     page = await next_page(connection, NAME, retention.every, shortest, limit)
     if page is None:
@@ -167,18 +159,17 @@ async def _forget(connection: TrioConnection, intermediates: list[Handle], resul
         await graph.settle(connection, await graph.groups_around(connection, [*results, *failed]))
 
 
-async def taken(connection: TrioConnection, handles: Collection[Handle]) -> set[Handle]:
-    """Find handles under which something is stored, or once was that could be uploaded again."""
+async def find_taken(connection: TrioConnection, handles: Collection[Handle]) -> AsyncCursor[TupleRow]:
+    """Look for handles under which something is stored, or once was that could be uploaded again; a row each."""
     statement = b"select handle from ciphertexts where handle = any(%(handles)s)"
-    if await is_possible(connection):
+    if await has_table(connection, TABLE):
         statement += b" union all select handle from originals where handle = any(%(handles)s)"
-    cursor = await connection.execute(statement, {"handles": list(handles)}, binary=True)
-    return {Handle(handle) for (handle,) in await cursor.fetchall()}
+    return await connection.execute(statement, {"handles": list(handles)}, binary=True)
 
 
 async def dropped(connection: TrioConnection, handles: Collection[Handle]) -> set[Handle]:
     """Find uploads that were deleted."""
-    if not handles or not await is_possible(connection):
+    if not handles or not await has_table(connection, TABLE):
         return set()
     cursor = await connection.execute(
         "select handle from originals where handle = any(%s) and dropped_at is not null", [list(handles)], binary=True

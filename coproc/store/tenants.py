@@ -82,7 +82,7 @@ async def remove_tenant(pool: Pool, name: str) -> None:
     """Forget a tenant and its keys; what it asked for is still computed. Raises NotFound."""
     async with pool.connection() as connection:
         cursor = await connection.execute("delete from tenants where name = %s", [name])
-        if cursor.rowcount == 0:
+        if await connection.changed_rows(cursor) == 0:
             raise NotFound(f"there is no tenant {name}")
 
 
@@ -93,7 +93,7 @@ async def add_key(pool: Pool, tenant: str, key_hash: bytes, label: str = "") -> 
             "insert into api_keys (key_hash, tenant, label) select %s, name, %s from tenants where name = %s",
             [key_hash, label, tenant],
         )
-        if cursor.rowcount == 0:
+        if await connection.changed_rows(cursor) == 0:
             raise NotFound(f"there is no tenant {tenant}")
 
 
@@ -101,5 +101,5 @@ async def remove_key(pool: Pool, key_hash: bytes) -> None:
     """Revoke a key; running services follow within seconds. Raises NotFound."""
     async with pool.connection() as connection:
         cursor = await connection.execute("delete from api_keys where key_hash = %s", [key_hash])
-        if cursor.rowcount == 0:
+        if await connection.changed_rows(cursor) == 0:
             raise NotFound("there is no such key")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coproc.store.tables import has_table
 from coproc.tracing import is_on
 
 if TYPE_CHECKING:
@@ -37,8 +38,4 @@ async def recall(connection: TrioConnection, group_ids: Collection[int]) -> Mapp
 
 
 async def _is_possible(connection: TrioConnection) -> bool:
-    if not is_on():
-        return False
-    cursor = await connection.execute("select to_regclass('group_traces') is not null")
-    row = await cursor.fetchone()
-    return row is not None and bool(row[0])
+    return is_on() and await has_table(connection, "group_traces")
