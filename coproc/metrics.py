@@ -103,7 +103,7 @@ JOB_BOOTSTRAPS: Final = Histogram(
 )
 LEVEL_BOOTSTRAPS: Final = Histogram(
     "coproc_level_bootstraps",
-    "Bootstraps of a level, which run together.",
+    "Bootstraps that run together, of levels of one or several jobs.",
     ["executor"],
     buckets=_WIDTHS,
     registry=INSTRUMENTS,

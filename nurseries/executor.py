@@ -1,8 +1,8 @@
 """The actor around an executor: takes jobs from a mailbox and runs them level by level on threads.
 
-Decides how jobs share the machine: levels of concurrent jobs take turns, so that a short job passes through while a
-long one runs, and a job whose sender gave up stops before its next level. It must not know which executor it runs nor
-what circuits compute.
+Decides how jobs share the machine: levels of concurrent jobs run together (``nurseries.levels``), so that a short job
+passes through while a long one runs, and a job whose sender gave up is in no further run. It must not know which
+executor it runs nor what circuits compute.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ import trio
 from numpy.typing import NDArray
 
 from coproc.errors import CoprocError, IrrecoverableError, RecoverableError
-from coproc.executors.base import Closeable, Evaluation, Metered
+from coproc.executors.base import Closeable, Metered, lanes_of
 from coproc.executors.casting import PreparedCasting, prepare_casting
 from coproc.executors.compression import prepare_unpacking
+from coproc.executors.evaluation import Evaluation
 from coproc.health.report import ExecutorReport
 from coproc.metrics import LEVEL_BOOTSTRAPS
 from coproc.tfhe.server_key import load_unpacking_key
 from coproc.tracing import span, traceparent
+from nurseries.levels import Levels
 from nurseries.mailbox import Call, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from coproc.circuits.circuit import Circuit, Level
+    from coproc.circuits.circuit import Circuit
     from coproc.executors.base import Executor, PreparedKey
     from coproc.keyring import KeyCache
     from coproc.tfhe.keys import UnpackingKey
@@ -70,12 +72,6 @@ class OutOfMemory(RecoverableError):
     """The executor could not get memory for a job; it may later, or in a smaller batch."""
 
     rule = "OUT_OF_MEMORY"
-
-
-def lanes_of(executor: Executor) -> int | None:
-    """How many bootstraps an executor on cores runs at the same time; None for devices, which take what they get."""
-    threads: object = getattr(executor, "threads", None)
-    return threads if isinstance(threads, int) else None
 
 
 class BusyTime:
@@ -157,7 +153,7 @@ class ExecutorActor:
         self._prepared: OrderedDict[bytes, PreparedKey] = OrderedDict()
         self._castings: OrderedDict[tuple[bytes, bool], PreparedCasting] = OrderedDict()
         self._preparing = trio.Lock()
-        self._turn = trio.Lock()  # fair: first come, first served, so that jobs alternate
+        self._on_cores = Levels(self)
         self._executor: Executor | None = None
         self._running = self._done = self._failures = self._levels = self._bootstraps = self._slots = 0
         self._lanes: int | None = None
@@ -210,17 +206,24 @@ class ExecutorActor:
         executor = await trio.to_thread.run_sync(self._make)
         self._executor = executor
         self._lanes = lanes_of(executor)
-        async with trio.open_nursery() as nursery:
-            for _ in range(self._jobs):
-                nursery.start_soon(self._serve, executor)
-            log.info("executor ready", executor=executor.name)
-            task_status.started(executor.name)
+        async with trio.open_nursery() as levels:
+            levels.start_soon(self.run_levels)
+            async with trio.open_nursery() as nursery:
+                for _ in range(self._jobs):
+                    nursery.start_soon(self._serve, executor)
+                log.info("executor ready", executor=executor.name)
+                task_status.started(executor.name)
+            levels.cancel_scope.cancel(reason="no job is left")
         if isinstance(executor, Closeable):
             await trio.to_thread.run_sync(executor.close)
         self._prepared.clear()
         self._castings.clear()
         self.retired.set()
         log.info("executor retired", executor=executor.name)
+
+    async def run_levels(self) -> None:
+        """Run the levels of jobs on cores until cancelled."""
+        await self._on_cores.run()
 
     def retire(self) -> None:
         """Take no further job; ``run`` returns after those under way."""
@@ -257,11 +260,7 @@ class ExecutorActor:
         try:
             prepared, inputs = await self._prepare_inputs(executor, job)
             evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, inputs)
-            for level in job.circuit.levels:
-                async with self._turn:
-                    with self._busy.counting():
-                        await trio.to_thread.run_sync(evaluation.run_level)
-                self._count(executor, level)
+            await self._on_cores.finish(evaluation)
             return await trio.to_thread.run_sync(evaluation.outputs)
         except CoprocError:
             self._failures += 1
@@ -275,14 +274,18 @@ class ExecutorActor:
             log.exception("executor defect", executor=executor.name, bootstraps=job.circuit.bootstraps)
             raise ComputationDefect(f"the executor failed with {type(error).__name__}") from error
 
-    def _count(self, executor: Executor, level: Level) -> None:
-        """Count a level that is done."""
-        self._levels += 1
-        self._bootstraps += level.bootstraps
+    def running(self) -> AbstractContextManager[None]:
+        """Count the time of a run as busy for as long as this is held."""
+        return self._busy.counting()
+
+    def ran(self, executor: Executor, bootstraps: int, levels: int) -> None:
+        """Count bootstraps that have run together, and the levels that ended with them."""
+        self._levels += levels
+        self._bootstraps += bootstraps
         self._lanes = lanes_of(executor)
         if self._lanes is not None:
-            self._slots += -(-level.bootstraps // self._lanes) * self._lanes
-        LEVEL_BOOTSTRAPS.labels(executor.name).observe(level.bootstraps)
+            self._slots += -(-bootstraps // self._lanes) * self._lanes
+        LEVEL_BOOTSTRAPS.labels(executor.name).observe(bootstraps)
 
     async def _prepare(self, executor: Executor, key_id: bytes) -> PreparedKey:
         """Find a key in the executor's layout, or make it; the least recently used one makes room."""

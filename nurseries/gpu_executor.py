@@ -104,6 +104,10 @@ class GpuExecutorActor(ExecutorActor):
     def _hangs(self) -> bool:
         return self._stuck is not None and not self._stuck()
 
+    async def run_levels(self) -> None:
+        """Run the levels of jobs that the cores have taken over until cancelled."""
+        await self._fallback.run_levels()
+
     async def compute(self, executor: Executor, job: Job) -> NDArray[np.uint64]:
         """Run a job on the device, or on the cores if that fails."""
         if self._lost is None and not self._hangs:
@@ -133,7 +137,7 @@ class GpuExecutorActor(ExecutorActor):
                         running.append(evaluation.begin_level())
                     with self._busy.counting():
                         await self._wait(running.popleft())
-                    self._count(executor, level)
+                    self.ran(executor, level.bootstraps, 1)
                 return await self._wait(evaluation.begin_outputs())
             finally:
                 for future in running:

@@ -15,7 +15,7 @@ import numpy as np
 
 from coproc.circuits.circuit import LookUpTable
 from coproc.errors import InvalidInput
-from coproc.executors.base import Evaluation
+from coproc.executors.evaluation import Evaluation
 from coproc.executors.lwe import modulus_switch
 from coproc.tfhe.keys import EvaluationKey
 

@@ -31,21 +31,20 @@ ACCUMULATOR_BITS: Final = 32
 
 
 def linear_combinations(
-    forms: LinearForms, ciphertexts: NDArray[np.uint64], slots: NDArray[np.int64], half_step_log2: int
+    forms: LinearForms, ciphertexts: NDArray[np.uint64], rows: NDArray[np.int64], half_step_log2: int
 ) -> NDArray[np.uint64]:
     """Evaluate linear forms of ciphertexts.
 
     Args:
-        forms: ``F`` forms over wires.
+        forms: ``F`` forms.
         ciphertexts: shape ``(S, d+1)``.
-        slots: shape ``(wires,)``, the row of ``ciphertexts`` that holds each wire.
+        rows: shape ``(T,)``, the row of ``ciphertexts`` that each term reads.
         half_step_log2: log2 of the torus value of one half step.
 
     Returns:
         Shape ``(F, d+1)`` uint64.
     """
     terms = np.diff(forms.offsets)
-    rows = slots[forms.sources]
     coefficients = forms.coefficients.astype(np.uint64)[:, np.newaxis]
     result = np.zeros((forms.count, ciphertexts.shape[1]), dtype=np.uint64)
     # One bulk step for the first terms of all forms, one for the second terms, and so on: noise bounds their number.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from coproc.circuits.unpacking import unpacking_circuit
-from coproc.executors.base import Evaluation
 from coproc.executors.compression import pack, prepare_unpacking
+from coproc.executors.evaluation import Evaluation
 from coproc.executors.reference import ReferenceExecutor
 from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, write_ciphertext
 from coproc.tfhe.client import ClientKey

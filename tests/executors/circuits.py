@@ -62,3 +62,26 @@ def chain_in_the_clear(a: int, b: int, c: int) -> list[int]:
 
 
 BOXES = TOY_2_2.plaintext_modulus
+
+
+def random_circuit(rng: np.random.Generator, inputs: int, widths: list[int]) -> Circuit:
+    """Draw look-ups of sums of random wires, so many a level; every fourth has two outputs."""
+    tables = (
+        lookup(rng.integers(0, 4, 16).tolist()),
+        lookup(rng.integers(0, 4, 16).tolist()),
+        LookUpTable(values=tuple(rng.integers(0, 2, 16).tolist()), boxes=(0, 8), offsets=(0, 1)),
+    )
+    levels: list[Level] = []
+    wires = inputs
+    for width in widths:
+        read = forms(*(({int(w): 1 for w in rng.choice(wires, 2, replace=False)}, 0) for _ in range(max(1, width - 1))))
+        rows: list[tuple[int, int, int]] = []
+        first = wires
+        for number in range(width):
+            table = 2 if number % 4 == 3 else int(rng.integers(0, 2))
+            rows.append((int(rng.integers(0, read.count)), table, first))
+            first += len(tables[table].boxes)
+        levels.append(level(read, *rows))
+        wires = first
+    outputs = forms(*(({int(w): 1}, 0) for w in rng.choice(wires, 5, replace=False)))
+    return Circuit(inputs, wires, tables, tuple(levels), outputs)

@@ -10,8 +10,9 @@ import pytest
 
 from coproc.circuits.casting import BOOLEAN, ODD, casting_circuit
 from coproc.errors import InvalidInput
-from coproc.executors.base import Evaluation, ExecutorUnavailable
+from coproc.executors.base import ExecutorUnavailable
 from coproc.executors.casting import prepare_casting
+from coproc.executors.evaluation import Evaluation
 from coproc.executors.factory import EXECUTOR_NAMES, create_executor
 from coproc.tfhe.ciphertext import CiphertextKind
 from coproc.tfhe.client.compact_list import ClearValue, encrypt_list

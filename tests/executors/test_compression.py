@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from coproc.circuits.unpacking import unpacking_circuit
-from coproc.executors.base import Evaluation, ExecutorUnavailable
+from coproc.executors.base import ExecutorUnavailable
 from coproc.executors.compression import pack, prepare_unpacking
+from coproc.executors.evaluation import Evaluation
 from coproc.executors.factory import EXECUTOR_NAMES, create_executor
 from coproc.tfhe.ciphertext import CiphertextKind, read_ciphertext, write_ciphertext
 from coproc.tfhe.client import ClientKey

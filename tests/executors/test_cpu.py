@@ -202,23 +202,36 @@ def test_unsupported_parameters_are_named(changed: dict[str, int], field: str) -
 def test_levels_that_point_outside_are_refused_before_any_pointer_is_made(toy_key: EvaluationKey) -> None:
     executor = CpuExecutor(1)
     prepared = executor.prepare(toy_key)
-    slots = np.arange(CHAIN.wires, dtype=np.int64)
-    storage = np.zeros((CHAIN.wires, 513), np.uint64)
-    level = CHAIN.levels[0]
-    for wires, places, field in (
-        (storage, slots - 1, "slots"),
-        (storage, slots + CHAIN.wires, "slots"),
-        (storage[:, :512], slots, "ciphertexts"),
-        (storage[::2], slots, "ciphertexts"),
-    ):
-        with pytest.raises(InvalidInput, match=field):
-            executor.run_level(prepared, level, CHAIN.tables, wires, places)
+    evaluation = Evaluation(executor, prepared, CHAIN, np.zeros((3, 513), np.uint64))
+    forms = evaluation.begin_level()
+    last = len(forms.ciphertexts)
+    evaluation.switched(executor.switch_forms(prepared, [forms])[0])
+    look_ups = evaluation.next_look_ups(3)
+    form, table = look_ups.look_ups.form, look_ups.look_ups.table
+    plain = np.zeros((2, last, 513), np.uint64)
+    elsewhere = plain[0] if (plain.ctypes.data - forms.ciphertexts.ctypes.data) % plain.strides[1] else plain[1, :-1]
+    wide, odd = np.zeros((last, 514), np.uint64), np.zeros((2 * last, 513), np.uint64)[::2]
     for changed, field in (
-        (replace(level, form=level.form + 99), "form"),
-        (replace(level, table=level.table + 99), "table"),
+        ({"rows": forms.rows - last}, "rows"),
+        ({"rows": forms.rows + last}, "rows"),
+        ({"ciphertexts": wide}, "ciphertexts"),
+        ({"ciphertexts": odd}, "ciphertexts"),
     ):
         with pytest.raises(InvalidInput, match=field):
-            executor.run_level(prepared, changed, CHAIN.tables, storage, slots)
+            executor.switch_forms(prepared, [forms, replace(forms, **changed)])
+    for changed, field in (
+        ({"look_ups": replace(look_ups.look_ups, form=form + 99)}, "form"),
+        ({"look_ups": replace(look_ups.look_ups, table=table + 99)}, "table"),
+        ({"targets": look_ups.targets - last}, "targets"),
+        ({"targets": look_ups.targets + last}, "targets"),
+        ({"targets": look_ups.targets[1:]}, "targets"),
+        ({"ciphertexts": odd}, "ciphertexts"),
+        ({"ciphertexts": elsewhere}, "whole rows"),
+        ({"switched": look_ups.switched + np.uint16(1024)}, "switched"),
+    ):
+        with pytest.raises(InvalidInput, match=field):
+            executor.look_up(prepared, [look_ups, replace(look_ups, **changed)])
+    assert not forms.ciphertexts.any()
 
 
 def test_bad_batches_are_refused_before_any_pointer_is_made(toy_key: EvaluationKey) -> None:

@@ -11,9 +11,9 @@ from coproc.circuits.evaluation import evaluate
 from coproc.circuits.merge import merge
 from coproc.circuits.strategy import Strategy
 from coproc.executors import create_executor
-from coproc.executors.base import Evaluation
 from coproc.executors.cpu.compiler import detect_isa
 from coproc.executors.cpu.machine import ISAS
+from coproc.executors.evaluation import Evaluation
 from tests.circuits.test_families import FAMILIES, build
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from coproc.circuits.strategy import Strategy
 from coproc.executors import create_executor
-from coproc.executors.base import Evaluation
+from coproc.executors.evaluation import Evaluation
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.planning import GroupGraph, PlannedRandom, plan
 from coproc.program.types import FheType, Handle, new_handle

@@ -10,7 +10,7 @@ import pytest
 
 from coproc.circuits.strategy import Strategy
 from coproc.executors import create_executor
-from coproc.executors.base import Evaluation
+from coproc.executors.evaluation import Evaluation
 from coproc.program.lowering import LoweringSettings
 from coproc.program.meaning import evaluate_graph
 from coproc.program.planning import GroupGraph, Plan, PlannedInput, plan

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from coproc.errors import InvalidInput
-from coproc.executors.base import output_wires
 from coproc.executors.cpu.compiler import check_isa, detect_isa
 from coproc.executors.cpu.kernel import Kernel, Workspace, address, aligned
 from coproc.executors.cpu.keyswitch_kernel import PARTS
 from coproc.executors.cpu.machine import second_level_cache
 from coproc.executors.cpu.objects import ObjectCache
 from coproc.executors.lwe import HALF_STEP_BELOW_DELTA, Extractions, accumulator_polynomials
+from coproc.executors.parts import LookUps, join_forms, join_look_ups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from coproc.circuits.circuit import Level, LookUpTable
+    from coproc.circuits.circuit import LookUpTable
     from coproc.executors.base import PreparedKey
     from coproc.executors.cpu.machine import Isa
+    from coproc.executors.parts import FormsPart, LookUpsPart
     from coproc.tfhe.keys import EvaluationKey
     from coproc.tfhe.parameters import ClassicParameters
 
@@ -175,61 +176,58 @@ class CpuExecutor:
         parameters = own.parameters
         if len(form) == 0:
             return np.empty((0, parameters.big_lwe_dimension + 1), dtype=np.uint64)
-        width, limit = parameters.lwe_dimension + 1, 2 * parameters.polynomial_size
-        if switched.ndim != 2 or switched.shape[1] != width or int(switched.max()) >= limit:
-            raise InvalidInput("switched", f"must be of shape (F, {width}) with values below {limit}")
+        _check_switched(switched, parameters)
         _check_rows("form", form, len(switched))
         _check_rows("table", table, len(tables))
         extractions = Extractions(table, tables, parameters)
         result = np.empty((extractions.count, parameters.big_lwe_dimension + 1), dtype=np.uint64)
         rotations = np.ascontiguousarray(switched, dtype=np.uint16)
-        self._rotate(own, rotations, form, table, tables, result, np.arange(extractions.count))
+        look_ups = LookUps(form, table, tables)
+        self._rotate(own, rotations, look_ups, address(result), np.arange(extractions.count, dtype=np.int64))
         return result
 
-    def run_level(
-        self,
-        prepared: PreparedKey,
-        level: Level,
-        tables: Sequence[LookUpTable],
-        ciphertexts: NDArray[np.uint64],
-        slots: NDArray[np.int64],
-    ) -> None:
-        """Run a level in place; see ``LevelExecutor.run_level``."""
+    def switch_forms(self, prepared: PreparedKey, parts: Sequence[FormsPart]) -> list[NDArray[np.uint16]]:
+        """Evaluate, keyswitch and modulus-switch forms; see ``LevelExecutor.switch_forms``."""
         own = self._own(prepared)
-        kernel, parameters, forms = own.kernel, own.parameters, level.forms
+        kernel, parameters = own.kernel, own.parameters
         words, dimension = parameters.big_lwe_dimension, parameters.lwe_dimension
-        if ciphertexts.ndim != 2 or ciphertexts.shape[1] != words + 1 or ciphertexts.dtype != np.uint64:
-            raise InvalidInput("ciphertexts", f"must be uint64 of shape (S, {words + 1}), got {ciphertexts.shape}")
-        if not ciphertexts.flags.c_contiguous:
-            raise InvalidInput("ciphertexts", "must lie in memory row by row")
-        if forms.count == 0 or len(level.form) == 0:
-            return
-        _check_rows("form", level.form, forms.count)
-        _check_rows("table", level.table, len(tables))
-        rows = np.ascontiguousarray(slots[forms.sources], dtype=np.int64)
-        targets = np.ascontiguousarray(slots[output_wires(level, tables)], dtype=np.int64)
-        _check_rows("slots", rows, len(ciphertexts))
-        _check_rows("slots", targets, len(ciphertexts))
-        offsets = np.ascontiguousarray(forms.offsets, dtype=np.int64)
-        coefficients = np.ascontiguousarray(forms.coefficients, dtype=np.int64)
+        base, shifts = _common_base([part.ciphertexts for part in parts], words + 1)
+        for part in parts:
+            _check_rows("rows", part.rows, len(part.ciphertexts))
+        joined = join_forms([(part.forms, part.rows + shift) for part, shift in zip(parts, shifts, strict=True)])
+        count = len(joined.constants)
         half_step = np.uint64(parameters.delta_log2 - HALF_STEP_BELOW_DELTA)
-        constants = forms.constants.astype(np.uint64) << half_step
-        combined = np.empty((forms.count, words + 1), dtype=np.uint64)
+        constants = joined.constants.astype(np.uint64) << half_step
+        combined = np.empty((count, words + 1), dtype=np.uint64)
 
         def combine(begin: int, end: int) -> None:
             kernel.combine(
-                *(address(ciphertexts), address(offsets), address(rows), address(coefficients)),
+                *(base, address(joined.offsets), address(joined.rows), address(joined.coefficients)),
                 *(address(constants), address(combined), begin, end),
             )
 
         small = self._products(own, combined, combine)
-        switched = np.empty((forms.count, dimension + 1), dtype=np.uint16)
+        switched = np.empty((count, dimension + 1), dtype=np.uint16)
 
         def switch(begin: int, end: int) -> None:
             kernel.switch(address(small), address(switched), dimension, small.shape[1], begin, end)
 
-        self._spread(switch, forms.count, max(SWITCHES, -(-forms.count // self.threads)))
-        self._rotate(own, switched, level.form, level.table, tables, ciphertexts, targets)
+        self._spread(switch, count, max(SWITCHES, -(-count // self.threads)))
+        return np.split(switched, np.cumsum([part.forms.count for part in parts])[:-1])
+
+    def look_up(self, prepared: PreparedKey, parts: Sequence[LookUpsPart]) -> None:
+        """Bootstrap in place; see ``LevelExecutor.look_up``. Batches are cut over all parts together."""
+        own = self._own(prepared)
+        parameters = own.parameters
+        base, shifts = _common_base([part.ciphertexts for part in parts], parameters.big_lwe_dimension + 1)
+        for part in parts:
+            _check_switched(part.switched, parameters)
+            _check_rows("form", part.look_ups.form, len(part.switched))
+            _check_rows("table", part.look_ups.table, len(part.look_ups.tables))
+            _check_rows("targets", part.targets, len(part.ciphertexts))
+        look_ups = join_look_ups([(part.look_ups, len(part.switched)) for part in parts])
+        targets = np.concatenate([part.targets + shift for part, shift in zip(parts, shifts, strict=True)])
+        self._rotate(own, np.concatenate([part.switched for part in parts]), look_ups, base, targets)
 
     def _products(
         self, own: CpuKey, source: NDArray[np.uint64], before: Callable[[int, int], None]
@@ -261,17 +259,17 @@ class CpuExecutor:
         self,
         own: CpuKey,
         switched: NDArray[np.uint16],
-        form: NDArray[np.int32],
-        table: NDArray[np.int32],
-        tables: Sequence[LookUpTable],
-        out: NDArray[np.uint64],
+        look_ups: LookUps,
+        out: int,
         rows: NDArray[np.int64],
     ) -> None:
-        """Bootstrap; every output becomes a row of ``out``."""
+        """Bootstrap; every output is written to its row, counted from the address ``out`` on."""
         kernel, parameters = own.kernel, own.parameters
-        polynomials = accumulator_polynomials(tables, parameters)
-        extractions = Extractions(table, tables, parameters)
-        form, table = (np.ascontiguousarray(array, dtype=np.int32) for array in (form, table))
+        polynomials = accumulator_polynomials(look_ups.tables, parameters)
+        extractions = Extractions(look_ups.table, look_ups.tables, parameters)
+        if len(rows) != extractions.count:
+            raise InvalidInput("targets", f"must be {extractions.count}, one an output, got {len(rows)}")
+        form, table = (np.ascontiguousarray(array, dtype=np.int32) for array in (look_ups.form, look_ups.table))
         bounds = np.array(batch_bounds(len(form), self.threads, self._batch(parameters)), dtype=np.int64)
         claimed = np.zeros(1, dtype=np.int64)
         batches, largest = len(bounds) - 1, int(np.diff(bounds).max())
@@ -281,7 +279,7 @@ class CpuExecutor:
             kernel.bootstrap(
                 *(address(switched), address(form), address(table), address(polynomials)),
                 *(address(extractions.offsets), address(extractions.coefficient), address(extractions.added)),
-                *(address(rows), address(out), address(own.spectra), address(kernel.twiddles)),
+                *(address(rows), out, address(own.spectra), address(kernel.twiddles)),
                 *(work.accumulators, work.spectra, address(bounds), address(claimed)),
                 *(parameters.lwe_dimension, batches),
             )
@@ -328,3 +326,23 @@ def _check_shape(field: str, array: NDArray[np.uint64], shape: tuple[int, ...]) 
 def _check_rows(field: str, rows: NDArray[np.int32] | NDArray[np.int64], limit: int) -> None:
     if int(rows.min()) < 0 or int(rows.max()) >= limit:
         raise InvalidInput(field, f"must lie in [0, {limit})")
+
+
+def _check_switched(switched: NDArray[np.uint16], parameters: ClassicParameters) -> None:
+    width, limit = parameters.lwe_dimension + 1, 2 * parameters.polynomial_size
+    if switched.ndim != 2 or switched.shape[1] != width or int(switched.max()) >= limit:
+        raise InvalidInput("switched", f"must be of shape (F, {width}) with values below {limit}")
+
+
+def _common_base(arrays: Sequence[NDArray[np.uint64]], width: int) -> tuple[int, list[int]]:
+    """Return one address, and how many rows after it each array begins; the caller keeps the arrays alive."""
+    for array in arrays:
+        if array.ndim != 2 or array.shape[1] != width or array.dtype != np.uint64:
+            raise InvalidInput("ciphertexts", f"must be uint64 of shape (S, {width}), got {array.shape}")
+        if not array.flags.c_contiguous:
+            raise InvalidInput("ciphertexts", "must lie in memory row by row")
+    addresses = [address(array) for array in arrays]
+    base, row = min(addresses), 8 * width
+    if any((place - base) % row for place in addresses):
+        raise InvalidInput("ciphertexts", "of several parts must lie whole rows apart")
+    return base, [(place - base) // row for place in addresses]

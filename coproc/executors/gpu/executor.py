@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from coproc.errors import InvalidInput
-from coproc.executors.base import assign_slots, check_inputs, output_wires
+from coproc.executors.evaluation import assign_slots, check_inputs, output_wires
 from coproc.executors.gpu import kernels
 from coproc.executors.gpu.kernels import DeviceKey
 from coproc.executors.gpu.owner import Owner
 from coproc.executors.gpu.slab import Slots
 from coproc.executors.lwe import HALF_STEP_BELOW_DELTA, Extractions
+from coproc.executors.parts import LookUps, join_forms, join_look_ups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,9 +46,7 @@ class LevelWork:
     forms: LinearForms
     rows: NDArray[np.int32]
     """Slab row of every term of the forms."""
-    form: NDArray[np.int32]
-    table: NDArray[np.int32]
-    tables: Sequence[LookUpTable]
+    look_ups: LookUps
     targets: NDArray[np.int32]
     """Slab row of every output, in the row order of ``Executor.bootstrap``."""
 
@@ -64,28 +63,11 @@ def together(one: LevelWork, other: LevelWork) -> bool:
 def run_levels(device: Device, works: Sequence[LevelWork]) -> Mark:
     """Start levels of jobs under one key as one; the mark is passed when they are done."""
     key = works[0].key
-    counts = np.array([work.forms.count for work in works])
-    first_form = np.cumsum(counts) - counts
-    first_table = np.cumsum([0] + [len(work.tables) for work in works[:-1]])
-    pairs = list(zip(works, first_form, first_table, strict=True))
-    switched = switch_forms(
-        device,
-        key,
-        np.concatenate([[0], np.cumsum(np.concatenate([np.diff(work.forms.offsets) for work in works]))]),
-        np.concatenate([work.rows for work in works]),
-        np.concatenate([work.forms.coefficients for work in works]),
-        np.concatenate([work.forms.constants for work in works]),
-    )
-    kernels.bootstrap(
-        device,
-        key,
-        switched,
-        np.concatenate([work.form + first for work, first, _ in pairs]).astype(np.int32),
-        np.concatenate([work.table + first for work, _, first in pairs]).astype(np.int32),
-        [table for work in works for table in work.tables],
-        key.slab,
-        np.concatenate([work.targets for work in works]),
-    )
+    forms = join_forms([(work.forms, work.rows) for work in works])
+    look_ups = join_look_ups([(work.look_ups, work.forms.count) for work in works])
+    switched = switch_forms(device, key, forms.offsets, forms.rows, forms.coefficients, forms.constants)
+    targets = np.concatenate([work.targets for work in works])
+    kernels.bootstrap(device, key, switched, look_ups.form, look_ups.table, look_ups.tables, key.slab, targets)
     return device.mark()
 
 
@@ -216,9 +198,7 @@ class DeviceEvaluation:
             key=self._key,
             forms=level.forms,
             rows=self._row_of_wire[level.forms.sources],
-            form=level.form,
-            table=level.table,
-            tables=tables,
+            look_ups=LookUps(level.form, level.table, tables),
             targets=self._row_of_wire[output_wires(level, tables)],
         )
         future = self._executor.owner.submit_level(work)
