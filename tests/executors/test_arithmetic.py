@@ -60,8 +60,10 @@ def test_golden_digests_with_toy_parameters(isa: str) -> None:
 @pytest.mark.parametrize(
     ("isa", "spelling"),
     [
-        ("avx512", Machine(lanes=8, fused_doubling=False)),  # Zen
-        ("avx2", Machine(lanes=4, fused_doubling=False)),
+        ("avx512", Machine(lanes=8, fused_doublings=0)),  # Zen
+        ("avx2", Machine(lanes=4, fused_doublings=0)),
+        ("avx2", Machine(lanes=4, fused_doublings=1)),  # adders beside the multipliers
+        ("avx2", Machine(lanes=4, fused_doublings=2)),  # none
         ("baseline", Machine(lanes=2, pairs=False)),  # no x86
     ],
 )

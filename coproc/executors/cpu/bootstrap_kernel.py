@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coproc.executors.cpu.emitter import DOUBLE, I16, I32, I64, Function, Value, integer, vector
+from coproc.executors.cpu.product_kernel import POLYNOMIALS
 from coproc.executors.cpu.shape import LINE
-from coproc.executors.cpu.step_kernel import POLYNOMIALS, StepEmitter, define
+from coproc.executors.cpu.step_kernel import StepEmitter, define
 
 if TYPE_CHECKING:
     from coproc.executors.cpu.machine import Machine
@@ -185,7 +186,7 @@ class BootstrapEmitter:
                 return turns(index), turns(f.add(index, shape.half))
 
             def on_group(group: Value) -> None:
-                x = self.transform.forward(f, self.transform.load_group(f, work, group), table, group)
+                x = self.transform.forward(f, self.transform.gather_group(f, work, group), table, group)
                 self.transform.store_group(f, x, work, group)
 
             self.transform.run_pass(f, work, table, 0, inverse=False, source=point)

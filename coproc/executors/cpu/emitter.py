@@ -225,6 +225,10 @@ class Function:
         """Store a scalar or vector."""
         self._lines.append(f"  store {value.typed}, {pointer.typed}, align {align}")
 
+    def reload(self) -> None:
+        """Let LLVM load again what was stored before, where it would else keep it in registers; no instruction."""
+        self._lines.append('  fence syncscope("singlethread") acq_rel')
+
     def fetch_add(self, pointer: Value) -> Value:
         """Add one to a shared 64-bit counter; return what it was."""
         return self._emit(I64, f"atomicrmw add {pointer.typed}, i64 1 monotonic, align 8")
@@ -248,14 +252,14 @@ class Function:
         self._lines.append(f"  br label %{after}")
         self._start(after)
 
-    def loop(self, count: Value | int, body: Callable[[Value], None], *, start: Value | int = 0) -> None:
-        """Run ``body(i)`` for ``i`` from ``start`` to ``count - 1``."""
+    def loop(self, count: Value | int, body: Callable[[Value], None], *, start: Value | int = 0, step: int = 1) -> None:
+        """Run ``body(i)`` for every ``step``-th ``i`` from ``start`` to ``count - 1``."""
 
         def without_state(index: Value, _state: tuple[Value, ...]) -> tuple[Value, ...]:
             body(index)
             return ()
 
-        self.loop_with_state(count, (), without_state, start=start)
+        self.loop_with_state(count, (), without_state, start=start, step=step)
 
     def loop_with_state(
         self,
@@ -264,6 +268,7 @@ class Function:
         body: Callable[[Value, tuple[Value, ...]], Sequence[Value]],
         *,
         start: Value | int = 0,
+        step: int = 1,
     ) -> tuple[Value, ...]:
         """Run ``body(i, state)``, which returns the next state; gives the last state.
 
@@ -291,7 +296,7 @@ class Function:
             )
         self._lines.append(f"  br label %{latch}")
         self._start(latch)
-        self._lines.append(f"  {following.text} = add i64 {index.text}, 1")
+        self._lines.append(f"  {following.text} = add i64 {index.text}, {step}")
         more = self.compare("ult", following, count)
         self._lines.append(f"  br {more.typed}, label %{head}, label %{after}")
         self._start(after)

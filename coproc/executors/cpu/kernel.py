@@ -20,8 +20,8 @@ from coproc.executors.cpu.emitter import module
 from coproc.executors.cpu.keyswitch_kernel import KeyswitchTile, emit_keyswitch
 from coproc.executors.cpu.level_kernel import emit_level
 from coproc.executors.cpu.machine import machine_of
+from coproc.executors.cpu.product_kernel import POLYNOMIALS
 from coproc.executors.cpu.shape import Shape
-from coproc.executors.cpu.step_kernel import POLYNOMIALS
 from coproc.tfhe.parameters import ModulusSwitch
 
 if TYPE_CHECKING:

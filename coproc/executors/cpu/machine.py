@@ -15,6 +15,13 @@ Isa = Literal["avx512", "avx2", "baseline"]
 ON_X86: Final = platform.machine().lower() in {"x86_64", "amd64"}
 MEGABYTE: Final = 1 << 20
 ISAS: Final[tuple[Isa, ...]] = get_args(Isa)
+_ADDERS: Final = frozenset(
+    (
+        *("alderlake", "raptorlake", "meteorlake", "arrowlake", "arrowlake-s", "lunarlake", "pantherlake"),
+        *("sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d"),
+    )
+)
+"""Processors of Intel that add vectors of 256 bits at a third port, beside the two that multiply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +30,8 @@ class Machine:
 
     lanes: int
     """Doubles in a vector register."""
-    fused_doubling: bool = True
-    """Write ``2*a - p`` as one fused step; slower where additions have pipes of their own."""
+    fused_doublings: int = 2
+    """How many of a butterfly's two ``2*a - p`` are one fused step; fewer where additions have pipes of their own."""
     reduces: bool = False
     """One instruction takes the nearest integer off a double (``vreducepd``)."""
     pairs: bool = True
@@ -41,9 +48,9 @@ def second_level_cache() -> int:
 
 def machine_of(isa: Isa, processor: str) -> Machine:
     """Return the traits of an instruction set on a processor, by LLVM's name of it."""
+    zen = processor.startswith("znver")
     if isa == "avx512":
-        zen = processor.startswith("znver")
-        return Machine(lanes=8, fused_doubling=not zen, reduces=not zen)
+        return Machine(lanes=8, fused_doublings=0 if zen else 2, reduces=not zen)
     if isa == "avx2":
-        return Machine(lanes=4)
+        return Machine(lanes=4, fused_doublings=1 if zen or processor in _ADDERS else 2)
     return Machine(lanes=2, pairs=ON_X86)

@@ -27,11 +27,15 @@ class Shape:
     """A polynomial size and a number of lanes.
 
     The transform has ``log2(N/2)`` levels. All but the last ``log2(lanes)`` combine whole vectors; the last ones
-    combine lanes of one vector and run on transposed blocks of ``lanes * lanes`` elements, called groups. The last
-    level of whole vectors runs inside the groups, on pairs of neighbouring rows.
+    combine lanes of one vector and run on transposed blocks of ``lanes * lanes`` elements, called groups. Where the
+    passes do not come out even, the last level of whole vectors runs inside the groups, on pairs of neighbouring rows.
 
-    A third of the transposition costs next to nothing: the pass before the groups stores the halves of its vectors,
-    called pieces, where their columns will be rows. Inside a group the exchange of lanes within pieces is left.
+    A part of the transposition costs next to nothing: halves of vectors, called pieces, are stored or loaded where
+    their columns will be rows. Inside a group the exchange of lanes within pieces is left.
+
+    Eight lanes come with 32 registers. A column of eight complex vectors fills half of them, and the pass before the
+    groups stores pieces. Fewer lanes have 16, for columns of four, and with four lanes groups load pieces: levels of
+    whole vectors, transposition and levels inside vectors in one go would make chains of steps too long to overlap.
 
     In memory the real parts of a vector's lanes are followed by their imaginary parts. Mask and body lie apart by an
     odd number of half pages: a processor that compares only the lower 12 bits of addresses would else take a load from
@@ -57,15 +61,28 @@ class Shape:
         return self.lanes.bit_length() - 1
 
     @property
+    def row_levels(self) -> int:
+        """Levels of whole vectors inside groups."""
+        return 0 if self.lanes == 4 else 1
+
+    @property
+    def whole_groups(self) -> bool:
+        """Whether a group is transformed, multiplied and transformed back in one go."""
+        return self.lanes == 8
+
+    @property
     def groups(self) -> int:
         """Blocks of ``lanes`` vectors."""
         return self.half // (self.lanes * self.lanes)
 
     @property
     def passes(self) -> tuple[int, ...]:
-        """Levels of each pass over the whole array before the groups; a pass of ``p`` levels holds ``2^p`` vectors."""
-        left = self.levels - self.lane_levels - 1
-        widest = 2 if self.lanes == 2 else 3
+        """Levels of each pass over the whole array before the groups.
+
+        A pass of ``p`` levels holds columns of ``2^p`` complex vectors.
+        """
+        left = self.levels - self.lane_levels - self.row_levels
+        widest = 3 if self.lanes == 8 else 2
         count = -(-left // widest)
         return tuple(left // count + (number < left % count) for number in range(count))
 
@@ -97,15 +114,16 @@ class Shape:
         """Return the table that the kernel reads.
 
         First ``N/2`` complex numbers, interleaved, in the order of ``twiddle_table``; then for every group vectors of
-        real and imaginary parts: one pair for the level of neighbouring rows, and for the levels inside vectors one
-        pair for every even block: one for the first level, one for the second, two for the third.
+        real and imaginary parts: one pair for the level of neighbouring rows where groups have one, and for the levels
+        inside vectors one pair for every even block: one for the first level, one for the second, two for the third.
         """
         table = twiddle_table()[: self.half]
         lanes = np.arange(self.lanes)
         vectors: list[NDArray[np.float64]] = []
         for group in range(self.groups):
-            blocks = (group * self.pieces + lanes // self.piece_lanes) * (self.piece_lanes // 2)
-            vectors.extend(table[(1 << (self.levels - self.lane_levels - 1)) + blocks].T)
+            if self.row_levels:
+                blocks = (group * self.pieces + lanes // self.piece_lanes) * (self.piece_lanes // 2)
+                vectors.extend(table[(1 << (self.levels - self.lane_levels - 1)) + blocks].T)
             for depth in range(self.lane_levels):
                 level = self.levels - self.lane_levels + depth
                 blocks = (group * self.lanes + lanes) << depth
@@ -116,7 +134,7 @@ class Shape:
     @property
     def group_twiddles(self) -> int:
         """Words of the table for one group."""
-        return 2 * self.lanes * (1 + max(1, self.lanes // 2))
+        return 2 * self.lanes * (self.row_levels + self.lanes // 2)
 
     @property
     def lane_table(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coproc.executors.cpu.emitter import DOUBLE, I32, I64, POINTER, Function, Value, floating, integer, vector
+from coproc.executors.cpu.product_kernel import POLYNOMIALS, ProductEmitter
 from coproc.executors.cpu.shape import LINE
 from coproc.executors.cpu.transform import TransformEmitter
 
@@ -23,8 +24,6 @@ ROUNDING: Final = 1.5 * 2.0**52
 """Adding and subtracting this rounds to an integer, ties to even."""
 TORUS_ROUNDING: Final = 1.5 * 2.0**20
 """Adding this leaves the fraction's first 32 bits in the lower half of the word."""
-POLYNOMIALS: Final = 2
-"""Polynomials of a GLWE ciphertext: ``k + 1`` with ``k = 1``."""
 
 
 def define(functions: list[Function], name: str, parameters: str, *, exported: bool = False) -> Function:
@@ -160,11 +159,10 @@ class StepEmitter:
 
         def to_torus(turns: Value) -> Value:
             if self.machine.reduces:
-                fraction = f.without_integer(turns)
-            else:
-                rounding = floating(ROUNDING, turns.type)
-                fraction = f.fsub(turns, f.fsub(f.fadd(turns, rounding), rounding))
-            return f.fadd(fraction, floating(TORUS_ROUNDING, turns.type))
+                return f.fadd(f.without_integer(turns), floating(TORUS_ROUNDING, turns.type))
+            # (turns - integer) + TORUS_ROUNDING in one rounding, since both differences are exact
+            rounded = f.fadd(turns, floating(ROUNDING, turns.type))
+            return f.fsub(turns, f.fsub(rounded, floating(ROUNDING + TORUS_ROUNDING, turns.type)))
 
         between = self._fetcher(f, following, lines) if few else None
         self.transform.run_pass(f, data, table, 0, inverse=True, finish=to_torus, between=between)
@@ -192,72 +190,11 @@ class StepEmitter:
         return f
 
     def _middle(self, *, few: bool) -> Function:
-        """Between the first pass and its inverse, block by block: transform, products with one GGSW row pair, back.
-
-        A block and its part of the key stay in the first-level cache meanwhile.
-        """
+        """Between the first pass and its inverse: the product with one GGSW row pair."""
         f = self._function("middle", "p:mask p:body p:key p:table p:following i:lines", few=few)
-        mask, body, key, table, following, lines = f.arguments
-        lanes, transform = self.shape.lanes, self.transform
-        fetch = self._fetcher(f, following, lines)
-        later = sum(self.shape.columns(number) for number in range(1, len(self.shape.passes))) >> self.shape.passes[0]
-
-        def on_group(group: Value) -> None:
-            if not few:
-                fetch(group)
-            x = transform.forward(f, transform.load_group(f, mask, group), table, group)
-            transform.store_group(f, x, mask, group)
-            x = transform.forward(f, transform.load_group(f, body, group), table, group)
-            for row in range(lanes):
-                vector_number = f.add(f.mul(group, lanes), row)
-                if few:
-                    fetch(vector_number)
-                place = f.mul(vector_number, lanes)
-                base = f.mul(place, 8)
-                for line in range(0, 8 * lanes, LINE):  # of the next group
-                    f.prefetch(f.element(key, DOUBLE, f.add(base, 8 * lanes * lanes + line)), cache=1)
-                inputs = [transform.load_complex(f, mask, place), x[row]]
-                transform.store_complex(f, self._products(f, inputs, key, base, 0), mask, place)
-                x[row] = self._products(f, inputs, key, base, 1)
-            transform.scatter_group(f, transform.backward(f, x, table, group), body, group)
-            x = transform.backward(f, transform.load_group(f, mask, group), table, group)
-            transform.scatter_group(f, x, mask, group)
-
-        def run_passes(data: Value, part: Value, number: int, *, inverse: bool) -> None:
-            """Run the later passes; ``number`` of the four calls for a part."""
-            first = f.add(f.mul(f.add(f.shl(part, 2), number), later), self.shape.half // lanes)
-
-            def between(column: Value) -> None:
-                fetch(f.add(first, column))
-
-            transform.run_later_passes(f, data, table, part, inverse=inverse, between=between if few else None)
-
-        def on_part(part: Value) -> None:
-            run_passes(mask, part, 0, inverse=False)
-            run_passes(body, part, 1, inverse=False)
-            groups = self.shape.groups >> self.shape.passes[0]
-            f.loop(groups, lambda group: on_group(f.add(f.mul(part, groups), group)))
-            # the body first: its last halves were stored earlier, and are whole vectors by now
-            run_passes(body, part, 2, inverse=True)
-            run_passes(mask, part, 3, inverse=True)
-
-        f.loop(1 << self.shape.passes[0], on_part)
+        following, lines = f.arguments[4:]
+        ProductEmitter(self.transform, f, self._fetcher(f, following, lines), few=few).emit()
         return f
-
-    def _products(self, f: Function, inputs: list[Complex], key: Value, base: Value, column: int) -> Complex:
-        """Return the sum of the products of both inputs with one column of the key, for one vector of points."""
-        lanes, transform = self.shape.lanes, self.transform
-        total: Complex | None = None
-        for number, (x_re, x_im) in enumerate(inputs):
-            at = (POLYNOMIALS * number + column) * 2 * lanes
-            k_re = transform.load(f, key, f.add(base, at))
-            k_im = transform.load(f, key, f.add(base, at + lanes))
-            re = f.fmul(x_re, k_re) if total is None else f.fma(x_re, k_re, total[0])
-            im = f.fmul(x_re, k_im) if total is None else f.fma(x_re, k_im, total[1])
-            total = f.fnma(x_im, k_im, re), f.fma(x_im, k_re, im)
-        if total is None:
-            raise ValueError("a product needs at least one input")
-        return total
 
     def _cmux(
         self,

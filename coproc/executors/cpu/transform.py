@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Complex: TypeAlias = tuple[Value, Value]
 
 
-def butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, odd: bool, fused: bool) -> None:
+def butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, odd: bool, fused: int) -> None:
     """Replace ``(a, b)`` by ``(a + w*b, a - w*b)``, where ``w`` is the twiddle, times ``i`` in an odd block.
 
-    The sum takes two fused steps per part; the difference is ``2*a`` minus the sum, rounded once: in one step if
-    ``fused``, else in two, of which the doubling is exact.
+    The sum takes two fused steps per part; the difference is ``2*a`` minus the sum, rounded once: in one step for
+    ``fused`` of the two parts, else in two, of which the doubling is exact.
     """
     (a_re, a_im), (b_re, b_im), (w_re, w_im) = x[low], x[high], twiddle
     if odd:
@@ -37,11 +37,12 @@ def butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Compl
         p_re = f.fnma(w_im, b_im, f.fma(w_re, b_re, a_re))
         p_im = f.fma(w_im, b_re, f.fma(w_re, b_im, a_im))
     x[low] = (p_re, p_im)
-    if fused:
-        two = floating(2.0, a_re.type)
-        x[high] = (f.fma(a_re, two, f.fneg(p_re)), f.fma(a_im, two, f.fneg(p_im)))
-    else:
-        x[high] = (f.fsub(f.fadd(a_re, a_re), p_re), f.fsub(f.fadd(a_im, a_im), p_im))
+    x[high] = _twice_less(f, a_re, p_re, fused=fused > 0), _twice_less(f, a_im, p_im, fused=fused > 1)
+
+
+def _twice_less(f: Function, a: Value, p: Value, *, fused: bool) -> Value:
+    """Return ``2*a - p``, rounded once."""
+    return f.fma(a, floating(2.0, a.type), f.fneg(p)) if fused else f.fsub(f.fadd(a, a), p)
 
 
 def inverse_butterfly(f: Function, x: list[Complex], low: int, high: int, twiddle: Complex, *, odd: bool) -> None:
@@ -82,7 +83,7 @@ class TransformEmitter:
         if inverse:
             inverse_butterfly(f, x, low, high, twiddle, odd=odd)
         else:
-            butterfly(f, x, low, high, twiddle, odd=odd, fused=self.machine.fused_doubling)
+            butterfly(f, x, low, high, twiddle, odd=odd, fused=self.machine.fused_doublings)
 
     def load(self, f: Function, pointer: Value, index: Value | int) -> Value:
         """Load an aligned vector at a word index."""
@@ -92,16 +93,24 @@ class TransformEmitter:
         """Store an aligned vector at a word index."""
         f.store(value, f.element(pointer, DOUBLE, index), align=self._align)
 
-    def load_complex(self, f: Function, data: Value, index: Value) -> Complex:
+    def load_complex(self, f: Function, data: Value, index: Value | int) -> Complex:
         """Load real and imaginary parts of the elements from an index on."""
-        place = f.shl(index, 1)
-        return self.load(f, data, place), self.load(f, data, f.add(place, self.shape.lanes))
+        place = self._place(f, data, index)
+        return self.load(f, place, 0), self.load(f, place, self.shape.lanes)
 
-    def store_complex(self, f: Function, value: Complex, data: Value, index: Value) -> None:
+    def store_complex(self, f: Function, value: Complex, data: Value, index: Value | int) -> None:
         """Store real and imaginary parts of the elements from an index on."""
-        place = f.shl(index, 1)
-        self.store(f, value[0], data, place)
-        self.store(f, value[1], data, f.add(place, self.shape.lanes))
+        place = self._place(f, data, index)
+        self.store(f, value[0], place, 0)
+        self.store(f, value[1], place, self.shape.lanes)
+
+    @staticmethod
+    def _place(f: Function, data: Value, index: Value | int) -> Value:
+        return f.element(data, DOUBLE, 2 * index if isinstance(index, int) else f.shl(index, 1))
+
+    def group(self, f: Function, data: Value, group: Value) -> Value:
+        """Return the address of a group."""
+        return f.element(data, DOUBLE, f.mul(group, 2 * self.shape.lanes * self.shape.lanes))
 
     def block_twiddles(self, f: Function, table: Value, level: int, block: Value, depth: int) -> list[list[Complex]]:
         """Load the twiddles of ``depth`` levels below one block, repeated in all lanes."""
@@ -140,32 +149,31 @@ class TransformEmitter:
         level, depth = sum(shape.passes[:number]), shape.passes[number]
         size = shape.half >> level
         distance = size >> depth
-        scatters = not inverse and number == len(shape.passes) - 1
+        scatters = not inverse and number == len(shape.passes) - 1 and shape.row_levels > 0
 
         def on_block(block: Value, number_in_part: Value) -> None:
             twiddles = self.block_twiddles(f, table, level, block, depth)
-            start = f.mul(block, size)
-
-            columns = distance // shape.lanes
+            inside = f.element(data, DOUBLE, f.mul(block, 2 * size))
 
             def on_column(column: Value) -> None:
                 if between is not None:
-                    between(f.add(f.mul(number_in_part, columns), column))
-                base = f.add(start, f.mul(column, shape.lanes))
-                places = [f.add(base, distance * k) for k in range(1 << depth)]
+                    first = f.mul(number_in_part, distance // shape.lanes)
+                    between(f.add(first, f.lshr(column, shape.lane_levels)))
+                places = [f.add(column, distance * k) for k in range(1 << depth)]
                 if number == 0:
-                    self._prefetch_next(f, data, places)
-                x = [self.load_complex(f, data, place) if source is None else source(place) for place in places]
+                    self._prefetch_next(f, inside, places)
+                x = [self.load_complex(f, inside, place) if source is None else source(place) for place in places]
                 self.network(f, x, twiddles, inverse=inverse)
                 for k, value in enumerate(x):
                     if scatters:
-                        group, row = divmod(2 * k, shape.lanes)
-                        self._scatter(f, value, data, f.add(base, group * shape.lanes * shape.lanes), row)
+                        group, row = divmod(distance * k // shape.lanes, shape.lanes)
+                        base = self._place(f, inside, f.add(column, group * shape.lanes * shape.lanes))
+                        self._scatter(f, value, base, row)
                     else:
                         done = value if finish is None else (finish(value[0]), finish(value[1]))
-                        self.store_complex(f, done, data, places[k])
+                        self.store_complex(f, done, inside, places[k])
 
-            f.loop(columns, on_column)
+            f.loop(distance, on_column, step=shape.lanes)
 
         if part is None:
             f.loop(1 << level, lambda block: on_block(block, block))
@@ -198,36 +206,64 @@ class TransformEmitter:
             self.run_pass(f, data, table, number, inverse=inverse, part=part, between=hook)
             done += self.shape.columns(number) >> self.shape.passes[0]
 
-    def _scatter(self, f: Function, value: Complex, data: Value, base: Value, row: int) -> None:
+    def _scatter(self, f: Function, value: Complex, base: Value, row: int) -> None:
         """Store the pieces of one row, counted from ``base``, where they are exchanged with the pieces of other rows.
 
         The piece number and the upper part of the row number change places, which is its own inverse.
         """
+        for part, places in zip(value, self._pieces(f, base, row), strict=True):
+            for piece, place in enumerate(places):
+                first = self.shape.piece_lanes * piece
+                lanes = f.shuffle(part, part, range(first, first + self.shape.piece_lanes))
+                f.store(lanes, place, align=8 * self.shape.piece_lanes)
+
+    def _pieces(self, f: Function, base: Value, row: int) -> tuple[list[Value], list[Value]]:
+        """Return where the pieces of one row are in other rows: those of its real and of its imaginary part."""
         shape = self.shape
         upper, lower = divmod(row, shape.piece_lanes)
-        for piece in range(shape.pieces):
-            start = f.shl(f.add(base, (piece * shape.piece_lanes + lower) * shape.lanes), 1)
-            for part, first in zip(value, (0, shape.lanes), strict=True):
-                lanes = f.shuffle(part, part, range(shape.piece_lanes * piece, shape.piece_lanes * (piece + 1)))
-                place = f.element(data, DOUBLE, f.add(start, first + upper * shape.piece_lanes))
-                f.store(lanes, place, align=8 * shape.piece_lanes)
+        rows = [
+            self._place(f, base, (piece * shape.piece_lanes + lower) * shape.lanes) for piece in range(shape.pieces)
+        ]
+        real, imaginary = (
+            [f.element(place, DOUBLE, first + upper * shape.piece_lanes) for place in rows]
+            for first in (0, shape.lanes)
+        )
+        return real, imaginary
 
     def load_group(self, f: Function, data: Value, group: Value) -> list[Complex]:
         """Load the vectors of one group."""
-        base = f.mul(group, self.shape.lanes * self.shape.lanes)
-        return [self.load_complex(f, data, f.add(base, self.shape.lanes * row)) for row in range(self.shape.lanes)]
+        base = self.group(f, data, group)
+        return [self.load_complex(f, base, self.shape.lanes * row) for row in range(self.shape.lanes)]
+
+    def gather_group(self, f: Function, data: Value, group: Value) -> list[Complex]:
+        """Load the vectors of one group for ``forward``."""
+        shape = self.shape
+        if shape.row_levels:
+            return self.load_group(f, data, group)
+        base = self.group(f, data, group)
+        half = vector(shape.piece_lanes, DOUBLE)
+
+        def gathered(places: list[Value]) -> Value:
+            low, high = (f.load(place, half, align=8 * shape.piece_lanes) for place in places)
+            return f.shuffle(low, high, range(shape.lanes))
+
+        x: list[Complex] = []
+        for row in range(shape.lanes):
+            real, imaginary = self._pieces(f, base, row)
+            x.append((gathered(real), gathered(imaginary)))
+        return x
 
     def store_group(self, f: Function, x: list[Complex], data: Value, group: Value) -> None:
         """Store the spectrum of one group."""
-        base = f.mul(group, self.shape.lanes * self.shape.lanes)
+        base = self.group(f, data, group)
         for row, value in enumerate(x):
-            self.store_complex(f, value, data, f.add(base, self.shape.lanes * row))
+            self.store_complex(f, value, base, self.shape.lanes * row)
 
     def scatter_group(self, f: Function, x: list[Complex], data: Value, group: Value) -> None:
         """Store the vectors of one group after ``backward``, for the inverse passes to load."""
-        base = f.mul(group, self.shape.lanes * self.shape.lanes)
+        base = self.group(f, data, group)
         for row, value in enumerate(x):
-            self._scatter(f, value, data, base, row)
+            self._scatter(f, value, base, row)
 
     def forward(self, f: Function, x: list[Complex], table: Value, group: Value) -> list[Complex]:
         """Run the last levels on the vectors of one group; the result is its spectrum, transposed.
@@ -238,7 +274,8 @@ class TransformEmitter:
         x, square = list(x), self.shape.piece_lanes
         for start in range(0, len(x), square):
             for row in range(start, start + square, 2):
-                self._step(f, x, row, row + 1, across, inverse=False, odd=(row - start) % 4 == 2)
+                if across is not None:
+                    self._step(f, x, row, row + 1, across, inverse=False, odd=(row - start) % 4 == 2)
                 self._exchange(f, x, row, 1)
             self._exchange_rest(f, x, start)
         self.network(f, x, inside, inverse=False)
@@ -253,22 +290,25 @@ class TransformEmitter:
             self._exchange_rest(f, x, start)
             for row in range(start, start + square, 2):
                 self._exchange(f, x, row, 1)
-                self._step(f, x, row, row + 1, across, inverse=True, odd=(row - start) % 4 == 2)
+                if across is not None:
+                    self._step(f, x, row, row + 1, across, inverse=True, odd=(row - start) % 4 == 2)
         return x
 
-    def _group_twiddles(self, f: Function, table: Value, group: Value) -> tuple[Complex, list[list[Complex]]]:
-        start = f.add(f.mul(group, self.shape.group_twiddles), self.shape.lane_table)
+    def _group_twiddles(self, f: Function, table: Value, group: Value) -> tuple[Complex | None, list[list[Complex]]]:
+        """Load the twiddles of the level across rows, if there is one, and of those inside vectors."""
+        shape = self.shape
+        start = f.add(f.mul(group, shape.group_twiddles), shape.lane_table)
         taken = 0
 
         def take() -> Complex:
             nonlocal taken
             real = self.load(f, table, f.add(start, taken))
-            imaginary = self.load(f, table, f.add(start, taken + self.shape.lanes))
-            taken += 2 * self.shape.lanes
+            imaginary = self.load(f, table, f.add(start, taken + shape.lanes))
+            taken += 2 * shape.lanes
             return real, imaginary
 
-        across = take()
-        return across, [[take() for _ in range(0, 1 << below, 2)] for below in range(self.shape.lane_levels)]
+        across = take() if shape.row_levels else None
+        return across, [[take() for _ in range(0, 1 << below, 2)] for below in range(shape.lane_levels)]
 
     def _exchange_rest(self, f: Function, x: list[Complex], start: int) -> None:
         """Transpose a square of rows and a piece's lanes, but for the exchange of neighbours."""
