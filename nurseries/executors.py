@@ -127,10 +127,13 @@ def make_executor(
     *,
     threads: int | None,
     jobs: int,
+    device_jobs: int,
     prepared_keys: int,
     cache: Path | None = None,
 ) -> RunsJobs:
-    """Make the actor of an executor; kernels compiled for cores are kept in the folder ``cache``.
+    """Make the actor of an executor, which takes ``jobs`` at once on cores, ``device_jobs`` on each device.
+
+    Kernels compiled for cores are kept in the folder ``cache``.
 
     Raises:
         ExecutorUnavailable: there is no GPU, but one is asked for.
@@ -151,7 +154,7 @@ def make_executor(
         mailbox,
         name=chosen,
         threads=threads,
-        jobs=jobs,
+        jobs=device_jobs,
         prepared_keys=prepared_keys,
         devices=find_gpus().devices if chosen == "gpu" else 1,
         cache=cache,

@@ -40,7 +40,7 @@ from coproc.errors import FatalError, IrrecoverableError, RecoverableError
 from coproc.flags import Flags
 from coproc.health.view import Identity
 from coproc.program.planning import PLAN_VERSION
-from coproc.scheduling.model import Policy
+from coproc.scheduling.model import Policy, jobs_at_once
 from coproc.store.open import open_store
 from coproc.tracing import exporting
 from nurseries.certificates import follow_certificates
@@ -48,6 +48,7 @@ from nurseries.chain import ChainActor
 from nurseries.executor import JobCall
 from nurseries.executors import Executors, make_executor
 from nurseries.flags import FlagsActor, scheduler_settings
+from nurseries.gpu_executor import devices_of
 from nurseries.health import run_health
 from nurseries.keys import open_keys
 from nurseries.listener import ListenerSettings, run_listener
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 
 TFHE_VERSIONS: Final = ("1.5", "1.6", "1.7")
 JOBS_AT_ONCE: Final = 2
+"""On a device; on cores see ``jobs_at_once``."""
 GUEST_JOBS: Final = 1
 """Further jobs for tenants of whom nothing is computing."""
 CLOSE_SECONDS: Final = 10.0
@@ -172,6 +174,11 @@ class Service:
     def executor(self) -> RunsJobs | None:
         """The one that takes jobs."""
         return None if self.executors is None else self.executors.current
+
+    @property
+    def _cores(self) -> int:
+        """Those that executors may use."""
+        return self.config.threads or len(os.sched_getaffinity(0))
 
     @property
     def actors(self) -> tuple[ChildStatus, ...]:
@@ -298,7 +305,8 @@ class Service:
             keys,
             self.jobs,
             threads=config.threads or None,
-            jobs=JOBS_AT_ONCE + GUEST_JOBS,
+            jobs=jobs_at_once(self._cores) + GUEST_JOBS,
+            device_jobs=JOBS_AT_ONCE + GUEST_JOBS,
             prepared_keys=config.key_cache,
             cache=config.cache_directory,
         )
@@ -322,11 +330,10 @@ class Service:
     def _scheduler_settings(self, flags: Flags) -> tuple[Policy, CircuitStrategy | Lanes, LoweringSettings]:
         config = self.config
         lease, attempts, takeovers = config.lease_seconds, config.attempts, config.takeovers
-        base = Policy(
-            jobs=JOBS_AT_ONCE, guest_jobs=GUEST_JOBS, lease_seconds=lease, attempts=attempts, takeovers=takeovers
-        )
+        jobs = JOBS_AT_ONCE if devices_of(self.executor) else jobs_at_once(self._cores)
+        base = Policy(jobs=jobs, guest_jobs=GUEST_JOBS, lease_seconds=lease, attempts=attempts, takeovers=takeovers)
         lanes = self.executor.parallel if self.executor is not None else None
-        return scheduler_settings(flags, base, lanes or config.threads or len(os.sched_getaffinity(0)))
+        return scheduler_settings(flags, base, lanes or self._cores)
 
     async def _follow(self, flags: Flags) -> None:
         """Go over to other flags; what can fail comes first."""

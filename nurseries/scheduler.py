@@ -17,6 +17,7 @@ import trio
 from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError, log_fields
 from coproc.metrics import JOB_BOOTSTRAPS, JOB_DURATION, JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
 from coproc.program.lowering import DEFAULT_SETTINGS
+from coproc.program.planning import Lanes
 from coproc.resilience import FullJitter, RetryPolicy, retry
 from coproc.scheduling.batch import external_inputs, finish_batch, portions, prepare_batch, read_values
 from coproc.scheduling.cache import ValueCache
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from coproc.circuits.strategy import Strategy
     from coproc.keyring import KeyCache, KeyFacts
     from coproc.program.lowering import LoweringSettings
-    from coproc.program.planning import Lanes
     from coproc.program.types import Handle
     from coproc.scheduling.batch import FinishedBatch
     from coproc.scheduling.cache import Value
@@ -347,8 +347,11 @@ class Scheduler:
         cast, bad_lists = await self._cast(groups, facts, key_id)
         values |= cast
         bad_inputs |= bad_lists
+        strategy = self._strategy
+        if isinstance(strategy, Lanes):
+            strategy = strategy.share(len(self._state.jobs))
         batch = await trio.to_thread.run_sync(
-            prepare_batch, groups, values, bad_inputs, facts, self._strategy, self._settings
+            prepare_batch, groups, values, bad_inputs, facts, strategy, self._settings
         )
         planned = trio.current_time()
         JOB_BOOTSTRAPS.observe(batch.plan.circuit.bootstraps)

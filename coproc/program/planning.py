@@ -18,7 +18,7 @@ from coproc.program.lowering import DEFAULT_SETTINGS, LoweredGraph, LoweringSett
 from coproc.program.wordgraph import WordGraph, name_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,6 +42,10 @@ class Lanes:
     """
 
     count: int
+
+    def share(self, jobs: int) -> Lanes:
+        """Return what is left for each of so many jobs whose levels run together."""
+        return Lanes(max(1, self.count // jobs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +138,51 @@ def plan(
 
 
 def choose(graphs: Sequence[WordGraph], lanes: int, settings: LoweringSettings) -> list[LoweredGraph]:
-    """Start with the fewest bootstraps; give the deepest groups fewer rounds for as long as the batch ends sooner."""
+    """Lower graphs for so many lanes, see ``shorten``."""
     chosen = [lower_cached(graph, Strategy.THROUGHPUT, settings) for graph in graphs]
-    depth = max((lowered.circuit.depth for lowered in chosen), default=0)
-    widths = np.zeros(depth, dtype=np.int64)
-    for lowered in chosen:
-        widths += _widths(lowered, depth)
-    for index in sorted(range(len(graphs)), key=lambda index: -chosen[index].circuit.depth):
-        if -(-int(widths.sum()) // lanes) == _rounds(widths, lanes):
-            break  # every lane is full already
-        other = lower_cached(graphs[index], Strategy.LATENCY, settings)
-        if other.circuit.depth > depth:
-            continue
-        changed = widths - _widths(chosen[index], depth) + _widths(other, depth)
-        if _rounds(changed, lanes) < _rounds(widths, lanes):
-            chosen[index], widths = other, changed
+
+    def shorter(index: int) -> list[int]:
+        return _widths(lower_cached(graphs[index], Strategy.LATENCY, settings))
+
+    for index in shorten([_widths(lowered) for lowered in chosen], shorter, lanes):
+        chosen[index] = lower_cached(graphs[index], Strategy.LATENCY, settings)
     return chosen
 
 
-def _widths(lowered: LoweredGraph, depth: int) -> NDArray[np.int64]:
-    """Bootstraps by level, padded to ``depth`` levels."""
+def shorten(fewest: Sequence[Sequence[int]], shorter: Callable[[int], Sequence[int]], lanes: int) -> list[int]:
+    """Start with the fewest bootstraps; give the deepest groups fewer rounds for as long as the batch ends sooner.
+
+    Args:
+        fewest: bootstraps of every group level by level, by the strategy that has the fewest.
+        shorter: those of one group by the strategy that has fewer levels.
+        lanes: bootstraps that run at the same time.
+
+    Returns:
+        The groups that get fewer levels.
+    """
+    changed: list[int] = []
+    depth = max(map(len, fewest), default=0)
     widths = np.zeros(depth, dtype=np.int64)
-    widths[: lowered.circuit.depth] = [level.bootstraps for level in lowered.circuit.levels]
-    return widths
+    for own in fewest:
+        widths[: len(own)] += np.array(own, dtype=np.int64)
+    for index in sorted(range(len(fewest)), key=lambda index: -len(fewest[index])):
+        if -(-int(widths.sum()) // lanes) == _rounds(widths, lanes):
+            break  # every lane is full already
+        other = shorter(index)
+        if len(other) > depth:
+            continue
+        instead = widths.copy()
+        instead[: len(fewest[index])] -= np.array(fewest[index], dtype=np.int64)
+        instead[: len(other)] += np.array(other, dtype=np.int64)
+        if _rounds(instead, lanes) < _rounds(widths, lanes):
+            widths = instead
+            changed.append(index)
+    return changed
+
+
+def _widths(lowered: LoweredGraph) -> list[int]:
+    """Bootstraps by level."""
+    return [level.bootstraps for level in lowered.circuit.levels]
 
 
 def _rounds(widths: NDArray[np.int64], lanes: int) -> int:

@@ -56,6 +56,14 @@ class Policy:
         return self.lease_seconds / 3
 
 
+def jobs_at_once(lanes: int) -> int:
+    """Say how many jobs cores should compute at once: what levels of two leave empty on many lanes, others fill.
+
+    Results of a job come at its end, so that on few lanes more jobs would only make each other late.
+    """
+    return 2 + min(6, lanes // 8)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A claimed group with the scheduler's view of it."""

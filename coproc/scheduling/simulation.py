@@ -1,8 +1,9 @@
 """A fleet of workers on one database, played through with the scheduler's own core and no clock but a number.
 
 Decides a model of everything around ``core.step``: claims and renewals share the processors of the database, storing
-results waits for the one lock under which the graph changes, and an executor computes its jobs by turns. Costs are
-given, measured by ``coproc bench scale``. What is asked is where more workers stop to help, and how full the jobs are.
+results waits for the one lock under which the graph changes, and executors take the time that
+``coproc.scheduling.cores`` says. Costs are given, measured by ``coproc bench scale``. What is asked is where more
+workers stop to help, how full the lanes are, and how long a request takes.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from coproc.scheduling.core import next_time, step
+from coproc.scheduling.cores import LevelsOnCores, SharedTime
 from coproc.scheduling.model import (
     Candidate,
     Claim,
@@ -33,8 +35,9 @@ from coproc.scheduling.model import (
 from coproc.store.base import WorkGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
+    from coproc.scheduling.cores import Cores, SimulatedExecutor
     from coproc.scheduling.model import Action, Event
 
 _KEY: Final = b"k"
@@ -59,7 +62,7 @@ class Fleet:
 
     workers: int
     group_seconds: float
-    """Time that a worker's executor needs for one group in a full batch."""
+    """Time that a worker's executor needs for one group in a full batch; ignored where there are ``cores``."""
     costs: Costs
     policy: Policy = field(default_factory=Policy)
     seconds: float = 120.0
@@ -67,6 +70,8 @@ class Fleet:
     """Seconds before anything counts: all workers start at once, and only after a while are they out of step."""
     arrivals_per_second: float | None = None
     """None: the queue is never empty. Otherwise groups come at random at this rate, over the whole fleet."""
+    cores: Cores | None = None
+    """None: jobs share the executor's time evenly. Otherwise every level of theirs is played through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ class Projection:
     finish_seconds: float
     job_sizes: tuple[int, ...]
     """Groups of every job that ended, in order."""
+    occupancy: float | None
+    """Share of the lanes that bootstraps fill while anything runs; None where there are none."""
+    latencies: tuple[float, ...]
+    """Seconds from the coming of every group to its stored result, the shortest first; empty if none come."""
 
 
 class _Queue:
@@ -115,28 +124,16 @@ class _Queue:
 
 
 class _Worker:
-    """One worker: the core's state and an executor that its jobs share."""
+    """One worker: the core's state, its executor, and the groups of its jobs."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.state = State(policy)
-        self.jobs: dict[int, tuple[list[int], float]] = {}
-        """By job: its groups, and the seconds that it still needs."""
-        self.since = 0.0
+    def __init__(self, fleet: Fleet) -> None:
+        self.state = State(fleet.policy)
+        self.executor: SimulatedExecutor = (
+            SharedTime(fleet.group_seconds) if fleet.cores is None else LevelsOnCores(fleet.cores)
+        )
+        self.jobs: dict[int, list[int]] = {}
         self.version = 0
         """Counts changes, so that an end that was foreseen before one is forgotten."""
-
-    def advance(self, now: float) -> float:
-        """Share the time since the last call among the jobs; returns the seconds computed."""
-        elapsed, self.since = now - self.since, now
-        if not self.jobs:
-            return 0.0
-        each = elapsed / len(self.jobs)
-        self.jobs = {job: (groups, left - each) for job, (groups, left) in self.jobs.items()}
-        return elapsed
-
-    def next_end(self) -> float:
-        """When the first of its jobs ends if nothing changes."""
-        return self.since + len(self.jobs) * max(0.0, min((left for _, left in self.jobs.values()), default=math.inf))
 
 
 class _World:
@@ -146,12 +143,15 @@ class _World:
         self.fleet = fleet
         self.chance = chance
         self.now = 0.0
-        self.workers = [_Worker(fleet.policy) for _ in range(fleet.workers)]
+        self.workers = [_Worker(fleet) for _ in range(fleet.workers)]
         self.processors = _Queue(fleet.costs.processors)
         self.lock = _Queue(1)
         self.waiting: deque[int] | None = None if fleet.arrivals_per_second is None else deque()
         self.computed = 0.0
         self.sizes: list[int] = []
+        self.latencies: list[float] = []
+        self._came: dict[int, float] = {}
+        self._comings = random.Random(chance.random())  # noqa: S311 - no secret; whoever answers, they come the same
         self._numbers = count(1)
         self._order = count()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -175,25 +175,27 @@ class _World:
             what()
         self.now = until
         for worker in self.workers:
-            self.computed += worker.advance(until)
+            self.computed += worker.executor.advance(until)
 
     def feed(self, worker: _Worker, event: Event) -> None:
         """Give a worker's core an event and do what it says."""
-        self.computed += worker.advance(self.now)
+        self.computed += worker.executor.advance(self.now)
         worker.state, actions = step(worker.state, event, self.now, self.chance.random())
         for action in actions:
             self._perform(worker, action)
+        self._plan(worker)
+
+    def _plan(self, worker: _Worker) -> None:
+        """Plan what comes next of a worker if nothing else does."""
         worker.version += 1
-        due = next_time(worker.state)
-        if due < math.inf:
-            self._later(worker, max(due, self.now), lambda: self.feed(worker, Tick()))
-        if worker.jobs:
-            self._later(worker, worker.next_end(), lambda: self._end_job(worker))
+        self._later(worker, max(next_time(worker.state), self.now), lambda: self.feed(worker, Tick()))
+        self._later(worker, worker.executor.next_end(), lambda: self._end(worker))
 
     def _later(self, worker: _Worker, when: float, what: Callable[[], None]) -> None:
         """Plan something that any change of the worker makes void."""
         version = worker.version
-        self.do(when, lambda: what() if worker.version == version else None)
+        if when < math.inf:
+            self.do(when, lambda: what() if worker.version == version else None)
 
     def _perform(self, worker: _Worker, action: Action) -> None:
         costs = self.fleet.costs
@@ -201,26 +203,35 @@ class _World:
             case Claim():
                 groups = self._take(action.limit)
                 done = self.processors.serve(self.now, costs.claim[0] + costs.claim[1] * len(groups))
-                self.at(done, worker, Claimed(tuple(_candidate(number) for number in groups)))
+                self.at(done, worker, Claimed(tuple(self._candidate(number) for number in groups)))
             case Renew():
                 done = self.processors.serve(self.now, costs.renew[0] + costs.renew[1] * len(action.group_ids))
                 self.at(done, worker, Renewed(action.group_ids, action.group_ids))
             case Start():
                 groups = [work.group_id for work in action.groups]
-                worker.jobs[action.job] = (groups, self.fleet.group_seconds * len(groups))
+                worker.jobs[action.job] = groups
+                worker.executor.start(self.now, action.job, groups)
             case _:
                 raise AssertionError(f"nothing fails here, but {action} was asked for")
 
-    def _end_job(self, worker: _Worker) -> None:
-        self.computed += worker.advance(self.now)
-        job = min(worker.jobs, key=lambda number: worker.jobs[number][1])
-        groups, _ = worker.jobs.pop(job)
-        self.sizes.append(len(groups))
-        costs = self.fleet.costs
-        done = self.lock.serve(self.now, costs.finish[0] + costs.finish[1] * len(groups))
-        self.feed(worker, Computed(job))
-        for number in groups:
-            self.at(done, worker, Settled(number))
+    def _end(self, worker: _Worker) -> None:
+        """Let something end on an executor."""
+        self.computed += worker.executor.advance(self.now)
+        worker.version += 1
+        for job in worker.executor.end(self.now):
+            groups = worker.jobs.pop(job)
+            self.sizes.append(len(groups))
+            costs = self.fleet.costs
+            done = self.lock.serve(self.now, costs.finish[0] + costs.finish[1] * len(groups))
+            self.latencies += [done - self._came.pop(number) for number in groups if number in self._came]
+            self.feed(worker, Computed(job))
+            for number in groups:
+                self.at(done, worker, Settled(number))
+        self._plan(worker)
+
+    def _candidate(self, number: int) -> Candidate:
+        levels = (1,) if self.fleet.cores is None else self.fleet.cores.circuit(number).fewest
+        return Candidate(WorkGroup(number, _KEY, _TRANSACTION, (), frozenset(), 0), b"tenant", sum(levels), len(levels))
 
     def _take(self, limit: int) -> list[int]:
         if self.waiting is None:
@@ -231,8 +242,10 @@ class _World:
         rate = self.fleet.arrivals_per_second
         if self.waiting is None or rate is None:
             return
-        self.waiting.append(next(self._numbers))
-        self.do(self.now + self.chance.expovariate(rate), self._arrive)
+        number = next(self._numbers)
+        self.waiting.append(number)
+        self._came[number] = self.now
+        self.do(self.now + self._comings.expovariate(rate), self._arrive)
         for worker in self.workers:
             self.feed(worker, WorkWaiting())
 
@@ -243,8 +256,13 @@ def simulate(fleet: Fleet, seed: int = 0) -> Projection:
     world.run(fleet.warm_up)
     world.computed = 0.0
     world.sizes.clear()
+    world.latencies.clear()
+    executors = [worker.executor for worker in world.workers]
+    for executor in executors:
+        executor.filled = executor.slots = 0
     until = fleet.warm_up + fleet.seconds
     world.run(until)
+    slots = sum(executor.slots for executor in executors)
     return Projection(
         workers=fleet.workers,
         groups_per_second=sum(world.sizes) / fleet.seconds,
@@ -254,6 +272,8 @@ def simulate(fleet: Fleet, seed: int = 0) -> Projection:
         claim_seconds=world.processors.mean_wait(fleet.warm_up),
         finish_seconds=world.lock.mean_wait(fleet.warm_up),
         job_sizes=tuple(world.sizes),
+        occupancy=sum(executor.filled for executor in executors) / slots if slots else None,
+        latencies=tuple(sorted(world.latencies)),
     )
 
 
@@ -277,25 +297,3 @@ def _bound(fleet: Fleet) -> float:
     renewals = fleet.workers / fleet.policy.renew_seconds * (costs.renew[0] + costs.renew[1] * held)
     claims = jobs_per_second * (costs.claim[0] + costs.claim[1] * size)
     return min(1.0, 1 / max(lock, (claims + renewals) / costs.processors))
-
-
-def occupancy(job_sizes: Iterable[int], widths: Sequence[int], lanes: int) -> float:
-    """Share of lanes that bootstraps fill when groups of one circuit run in jobs of these sizes.
-
-    Args:
-        job_sizes: groups in every job.
-        widths: bootstraps of one group's circuit, level by level.
-        lanes: bootstraps that run at the same time.
-
-    Returns:
-        Bootstraps over rounds times lanes.
-    """
-    filled = slots = 0
-    for size, times in Counter(job_sizes).items():
-        filled += times * size * sum(widths)
-        slots += times * sum(-(-size * width // lanes) for width in widths) * lanes
-    return filled / slots
-
-
-def _candidate(number: int) -> Candidate:
-    return Candidate(WorkGroup(number, _KEY, _TRANSACTION, (), frozenset(), 0), b"tenant", 112, 49)

@@ -11,8 +11,10 @@ from coproc.config import ExecutorName  # noqa: TC001 - of a table below
 from coproc.executors.base import ExecutorUnavailable
 from coproc.executors.reference import ReferenceExecutor
 from coproc.health.report import ExecutorReport
+from coproc.program.planning import Lanes
+from coproc.scheduling.model import jobs_at_once
 from nurseries.executor import ExecutorActor, JobCall
-from nurseries.executors import Executors, add_up
+from nurseries.executors import Executors, add_up, make_executor
 from nurseries.mailbox import Mailbox, ask
 from tests.nurseries.test_executor import Gated, entered, job, keys, until, value_of
 
@@ -97,3 +99,13 @@ def test_reports_of_one_executor_are_one_report() -> None:
         ("gpu", 1, 100, 200, 4, 1),
         ("cpu", 5, 500, 1000, 4, 2),
     ]
+
+
+def test_cores_take_as_many_jobs_as_fill_their_lanes_and_devices_their_own_number() -> None:
+    mailbox = Mailbox[JobCall]("jobs", 8)
+    expected: dict[ExecutorName, int] = {"cpu": 9, "emulated": 3}
+    for name, slots in expected.items():
+        executor = make_executor(name, keys(), mailbox, threads=64, jobs=9, device_jobs=3, prepared_keys=2)
+        assert [report.slots for report in executor.reports] == [slots]
+    assert [jobs_at_once(lanes) for lanes in (1, 2, 7, 8, 16, 48, 192)] == [2, 2, 2, 3, 4, 8, 8]
+    assert [Lanes(64).share(jobs).count for jobs in (1, 3, 100)] == [64, 21, 1]

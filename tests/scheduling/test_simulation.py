@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from statistics import median
+from typing import TYPE_CHECKING
+
 import pytest
 
 from coproc.circuits.strategy import Strategy
-from coproc.program.catalogue import transfer
+from coproc.program.catalogue import operation_graph, transfer
 from coproc.program.lowering import lower
-from coproc.scheduling.model import Policy
-from coproc.scheduling.simulation import Costs, Fleet, knee, occupancy, simulate
+from coproc.program.types import FheType
+from coproc.scheduling.cores import Cores, GroupCircuit
+from coproc.scheduling.model import Policy, jobs_at_once
+from coproc.scheduling.simulation import Costs, Fleet, Projection, knee, simulate
+
+if TYPE_CHECKING:
+    from coproc.program.wordgraph import WordGraph
 
 COSTS = Costs(claim=(0.004, 0.0002), finish=(0.006, 0.0006), renew=(0.002, 0.00005))
 FLEET = Fleet(workers=1, group_seconds=0.16, costs=COSTS, policy=Policy(batch_groups=64), seconds=60.0)
-WIDTHS = [level.bootstraps for level in lower(transfer(), Strategy.THROUGHPUT).circuit.levels]
 
 
 def test_one_worker_with_a_full_queue_computes_all_the_time_in_full_batches() -> None:
@@ -41,13 +48,60 @@ def test_where_the_database_is_the_limit_more_workers_do_not_help() -> None:
     assert many.efficiency == pytest.approx(few.efficiency / 2, rel=0.2)
 
 
-@pytest.mark.parametrize("lanes", [2, 8, 16, 32, 64])
+def circuit(graph: WordGraph) -> GroupCircuit:
+    fewest, shortest = (
+        tuple(level.bootstraps for level in lower(graph, strategy).circuit.levels)
+        for strategy in (Strategy.THROUGHPUT, Strategy.LATENCY)
+    )
+    return GroupCircuit(fewest, shortest)
+
+
+MIXED = (
+    *(circuit(transfer()), circuit(transfer())),
+    *(circuit(operation_graph(name, FheType.UINT64)) for name in ("add", "lt", "max")),
+    *(circuit(operation_graph("mul", FheType.UINT32)), circuit(operation_graph("add", FheType.UINT16))),
+    circuit(operation_graph("div", FheType.UINT16)),
+)
+"""Transfers and operations from 8 to 281 bootstraps, from 8 to 103 levels."""
+
+
+def play(lanes: int, load: float, *, together: bool = True, seconds: float = 20.0) -> Projection:
+    """Let requests of all kinds come one by one, so many times what full lanes could compute."""
+    cores = Cores(lanes, MIXED, together=together)
+    policy = Policy(jobs=jobs_at_once(lanes) if together else 2)
+    rate = load * cores.groups_per_second
+    return simulate(Fleet(1, 0.0, COSTS, policy, seconds, seconds, arrivals_per_second=rate, cores=cores))
+
+
+@pytest.mark.parametrize("lanes", [2, 8, 16, 64])
 def test_lanes_are_full_under_load(lanes: int) -> None:
-    """Requests come one by one and twice as many as the worker can do, so that some always wait."""
-    fleet = Fleet(1, 0.16, COSTS, FLEET.policy, seconds=200.0, warm_up=60.0, arrivals_per_second=2 / 0.16)
-    loaded = simulate(fleet)
-    assert loaded.efficiency > 0.999
-    assert occupancy(loaded.job_sizes, WIDTHS, lanes) >= 0.95
+    """Requests come one by one and 1.2 times as many as the worker can do, so that some always wait."""
+    loaded = play(lanes, 1.2, seconds=10.0 if lanes > 16 else 30.0)
+    assert loaded.efficiency > 0.99
+    assert loaded.occupancy is not None
+    assert loaded.occupancy >= 0.98
+
+
+def test_levels_that_take_turns_leave_lanes_empty_and_requests_waiting() -> None:
+    before, after = (play(64, 0.8, together=together, seconds=8.0) for together in (False, True))
+    assert before.occupancy is not None
+    assert after.occupancy is not None
+    assert before.occupancy < 0.7
+    assert after.occupancy > 0.9
+    assert median(after.latencies) < median(before.latencies) / 4
+    assert after.groups_per_second > 1.1 * before.groups_per_second
+
+
+@pytest.mark.parametrize("lanes", [2, 64])
+def test_a_lone_request_takes_as_long_as_without_others(lanes: int) -> None:
+    """As many seconds as its levels have rounds, and the ways to and from the database; nothing is waited for."""
+    cores = Cores(lanes, MIXED[:1])
+    fleet = Fleet(1, 0.0, COSTS, Policy(jobs=jobs_at_once(lanes)), 400.0, 0.0, 0.05, cores)
+    rounds = sum(-(-width // lanes) for width in cores.levels([0], jobs=1))
+    least = COSTS.claim[0] + COSTS.claim[1] + rounds * cores.round_seconds + COSTS.finish[0] + COSTS.finish[1]
+    alone = simulate(fleet).latencies
+    assert alone[0] == pytest.approx(least)
+    assert median(alone) == pytest.approx(least)
 
 
 def test_a_lone_request_waits_for_nobody() -> None:
