@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,6 @@ from coproc.executors.cpu.emitter import Function, module
 from coproc.executors.cpu.kernel import Kernel
 from coproc.executors.cpu.objects import MOST_OBJECTS, ObjectCache
 from coproc.executors.golden import GOLDEN, golden_digests
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONTENT = b"an object" * 1000
 
@@ -107,6 +106,12 @@ def test_other_code_and_other_instruction_sets_have_objects_of_their_own(tmp_pat
     assert len(list(tmp_path.iterdir())) == 2
     Library(texts[0], CpuExecutor(1).isa, cache)
     assert len(list(tmp_path.iterdir())) == 3 - (CpuExecutor(1).isa == "baseline")
+
+
+def test_code_is_loaded_where_free_memory_lies_far_apart() -> None:
+    command = [sys.executable, "-m", "tests.executors.crowded_memory"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_folder_is_the_users_for_caches_or_what_is_configured(

@@ -28,10 +28,11 @@ _AVX512: Final = ("avx512f", "avx512dq", "avx512vl", "avx512bw")
 _AVX2: Final = ("avx2", "fma")
 OPTION: Final = "-enable-misched=false"
 """LLVM's scheduler before register allocation hoists the twiddle loads of a pass, which then spill."""
-RELOCATION: Final = "pic"
-CODE_MODEL: Final = "small"
-"""Constants lie near the code and are read in place."""
-_OPTIONS: Final = (OPTION, RELOCATION, CODE_MODEL, "speed level 2, no unrolling, no vectorization, code generation 3")
+_NEAR: Final = ("pic", "small")
+"""Relocation and code model: constants lie near the code and are read in place, and nothing outside is called."""
+_ANYWHERE: Final = ("static", "large")
+"""Without instructions for fused products a function of the C library, far away, computes them."""
+_OPTIONS: Final = (OPTION, *_NEAR, *_ANYWHERE, "speed level 2, no unrolling, no vectorization, code generation 3")
 _lock = threading.Lock()
 _state = {"ready": False}
 
@@ -77,7 +78,9 @@ class Library:
             machine = _target_machine(isa)
             key = (text, llvmlite.__version__, str(llvm.llvm_version_info), *_target(isa), *_OPTIONS)
             content = self._compile() if cache is None else cache.get("\0".join(key).encode(), self._compile)
-            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+            # llvmlite's own memory manager puts code and constants side by side. LLVM's ends the process if they
+            # come to lie over 2 GB apart, as they may in a process that has run for long.
+            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
             self._engine.add_object_file(llvm.ObjectFileRef.from_data(content))
             self._engine.finalize_object()
 
@@ -127,4 +130,5 @@ def _target(isa: Isa) -> tuple[str, str, str]:
 def _target_machine(isa: Isa) -> llvm.TargetMachine:
     triple, processor, features = _target(isa)
     target = llvm.Target.from_triple(triple)
-    return target.create_target_machine(cpu=processor, features=features, opt=3, reloc=RELOCATION, codemodel=CODE_MODEL)
+    relocation, code_model = _ANYWHERE if isa == "baseline" and ON_X86 else _NEAR
+    return target.create_target_machine(cpu=processor, features=features, opt=3, reloc=relocation, codemodel=code_model)
