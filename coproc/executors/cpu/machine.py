@@ -50,7 +50,7 @@ def machine_of(isa: Isa, processor: str) -> Machine:
     """Return the traits of an instruction set on a processor, by LLVM's name of it."""
     zen = processor.startswith("znver")
     if isa == "avx512":
-        return Machine(lanes=8, fused_doublings=0 if zen else 2, reduces=not zen)
+        return Machine(lanes=8, fused_doublings=1 if zen else 2, reduces=not zen)
     if isa == "avx2":
         return Machine(lanes=4, fused_doublings=1 if zen or processor in _ADDERS else 2)
     return Machine(lanes=2, pairs=ON_X86)

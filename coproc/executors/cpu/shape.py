@@ -86,6 +86,10 @@ class Shape:
         count = -(-left // widest)
         return tuple(left // count + (number < left % count) for number in range(count))
 
+    def distance(self, number: int) -> int:
+        """Elements from one vector of a column to the next in pass ``number``."""
+        return self.half >> sum(self.passes[: number + 1])
+
     def columns(self, number: int) -> int:
         """Columns of pass ``number`` over the whole array."""
         return (self.half // self.lanes) >> self.passes[number]

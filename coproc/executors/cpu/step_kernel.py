@@ -65,13 +65,13 @@ class StepEmitter:
 
     def emit(self) -> tuple[Function, Function]:
         """Add the functions to ``functions``, callees first; return the steps for many and for few ciphertexts."""
-        digits, accumulate = self._digits(), self._accumulate()
-        many, few = (self._step_of(digits, accumulate, few=few) for few in (False, True))
+        digits = self._digits()
+        many, few = (self._step_of(digits, few=few) for few in (False, True))
         return many, few
 
-    def _step_of(self, digits: Function, accumulate: Function, *, few: bool) -> Function:
+    def _step_of(self, digits: Function, *, few: bool) -> Function:
         forward, middle, inverse = self._forward(few=few), self._middle(few=few), self._inverse(few=few)
-        return self._cmux(digits, forward, middle, inverse, accumulate, few=few)
+        return self._cmux(digits, forward, middle, inverse, few=few)
 
     def _function(self, name: str, parameters: str, *, few: bool = False) -> Function:
         return define(self.functions, name + ("_few" if few else ""), parameters)
@@ -153,40 +153,32 @@ class StepEmitter:
         return f
 
     def _inverse(self, *, few: bool) -> Function:
-        """Undo ``forward``; what is left are bit patterns whose lower halves are words of the torus."""
-        f = self._function("inverse", "p:data p:table p:following i:lines", few=few)
-        data, table, following, lines = f.arguments
+        """Undo ``forward`` and add the result to an accumulator polynomial, a vector of its words at a time."""
+        f = self._function("inverse", "p:data p:acc p:table p:following i:lines", few=few)
+        data, acc, table, following, lines = f.arguments
+        lanes, transform = self.shape.lanes, self.transform
 
         def to_torus(turns: Value) -> Value:
+            """Return bit patterns whose lower halves are words of the torus."""
             if self.machine.reduces:
                 return f.fadd(f.without_integer(turns), floating(TORUS_ROUNDING, turns.type))
             # (turns - integer) + TORUS_ROUNDING in one rounding, since both differences are exact
             rounded = f.fadd(turns, floating(ROUNDING, turns.type))
             return f.fsub(turns, f.fsub(rounded, floating(ROUNDING + TORUS_ROUNDING, turns.type)))
 
-        between = self._fetcher(f, following, lines) if few else None
-        self.transform.run_pass(f, data, table, 0, inverse=True, finish=to_torus, between=between)
-        return f
+        def park(index: Value, turns: Complex) -> None:
+            transform.store_complex(f, (to_torus(turns[0]), to_torus(turns[1])), data, index)
 
-    def _accumulate(self) -> Function:
-        """Add the lower halves of what ``inverse`` leaves to an accumulator polynomial."""
-        f = self._function("accumulate", "p:data p:acc")
-        data, acc = f.arguments
-        width, lanes, half = self.width, self.shape.lanes, self.shape.half
-
-        def on_vectors(index: Value) -> None:
-            place = f.mul(index, width)
-            for part in (0, 1):
-                halves = [
-                    f.load(f.element(data, I64, f.add(f.shl(place, 1), first)), self.words, align=8 * lanes)
-                    for first in (part * lanes, (part + 2) * lanes)
-                ]
-                address = f.element(acc, I32, f.add(place, part * half))
+        def finish(index: Value, turns: Complex) -> None:
+            begin = f.sub(index, lanes)
+            for part, parked in enumerate(transform.load_complex(f, data, begin)):
+                low, high = (f.convert("bitcast", value, self.words) for value in (parked, to_torus(turns[part])))
+                address = f.element(acc, I32, f.add(begin, part * self.shape.half))
                 old = f.load(address, self.words, align=8 * lanes)
-                added = f.shuffle(halves[0], halves[1], range(0, 2 * width, 2))
-                f.store(f.add(old, added), address, align=8 * lanes)
+                f.store(f.add(old, f.shuffle(low, high, range(0, 2 * self.width, 2))), address, align=8 * lanes)
 
-        f.loop(half // width, on_vectors)
+        between = self._fetcher(f, following, lines) if few else None
+        transform.run_last_pass(f, data, table, park=park, finish=finish, between=between)
         return f
 
     def _middle(self, *, few: bool) -> Function:
@@ -202,7 +194,6 @@ class StepEmitter:
         forward: Function,
         middle: Function,
         inverse: Function,
-        accumulate: Function,
         *,
         few: bool,
     ) -> Function:
@@ -230,6 +221,5 @@ class StepEmitter:
             f.call(forward, words, spectrum, table, share(number), lines)
         f.call(middle, *spectra, key, table, following, lines)
         for number, (polynomial, spectrum) in enumerate(zip(polynomials, spectra, strict=True)):
-            f.call(inverse, spectrum, table, share(POLYNOMIALS + number), lines)
-            f.call(accumulate, spectrum, polynomial)
+            f.call(inverse, spectrum, polynomial, table, share(POLYNOMIALS + number), lines)
         return f

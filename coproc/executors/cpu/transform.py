@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from coproc.executors.cpu.emitter import DOUBLE, Value, floating, vector
+from coproc.executors.cpu.emitter import DOUBLE, Value, floating, integer, vector
 from coproc.executors.cpu.shape import LINE
 
 if TYPE_CHECKING:
@@ -136,24 +136,21 @@ class TransformEmitter:
         inverse: bool,
         part: Value | None = None,
         source: Callable[[Value], Complex] | None = None,
-        finish: Callable[[Value], Value] | None = None,
         between: Callable[[Value], None] | None = None,
     ) -> None:
         """Emit pass ``number`` over the array, or only over the block ``part`` of those that the first pass leaves.
 
         ``between(column)`` is emitted before each column, counted through the blocks.
-        ``source(index)`` gives the elements in place of the array; ``finish`` maps what is stored. The last forward
-        pass stores the pieces of its vectors where ``load_group`` finds them.
+        ``source(index)`` gives the elements in place of the array. The last forward pass stores the pieces of its
+        vectors where ``load_group`` finds them, unless groups gather them.
         """
         shape = self.shape
-        level, depth = sum(shape.passes[:number]), shape.passes[number]
-        size = shape.half >> level
-        distance = size >> depth
+        level, depth, distance = sum(shape.passes[:number]), shape.passes[number], shape.distance(number)
         scatters = not inverse and number == len(shape.passes) - 1 and shape.row_levels > 0
 
         def on_block(block: Value, number_in_part: Value) -> None:
             twiddles = self.block_twiddles(f, table, level, block, depth)
-            inside = f.element(data, DOUBLE, f.mul(block, 2 * size))
+            inside = f.element(data, DOUBLE, f.mul(block, 2 * distance << depth))
 
             def on_column(column: Value) -> None:
                 if between is not None:
@@ -161,7 +158,7 @@ class TransformEmitter:
                     between(f.add(first, f.lshr(column, shape.lane_levels)))
                 places = [f.add(column, distance * k) for k in range(1 << depth)]
                 if number == 0:
-                    self._prefetch_next(f, inside, places)
+                    self._prefetch(f, inside, [f.add(place, shape.lanes) for place in places])
                 x = [self.load_complex(f, inside, place) if source is None else source(place) for place in places]
                 self.network(f, x, twiddles, inverse=inverse)
                 for k, value in enumerate(x):
@@ -170,8 +167,7 @@ class TransformEmitter:
                         base = self._place(f, inside, f.add(column, group * shape.lanes * shape.lanes))
                         self._scatter(f, value, base, row)
                     else:
-                        done = value if finish is None else (finish(value[0]), finish(value[1]))
-                        self.store_complex(f, done, inside, places[k])
+                        self.store_complex(f, value, inside, places[k])
 
             f.loop(distance, on_column, step=shape.lanes)
 
@@ -181,12 +177,47 @@ class TransformEmitter:
             inner = level - shape.passes[0]
             f.loop(1 << inner, lambda block: on_block(f.add(f.shl(part, inner), block), block))
 
-    def _prefetch_next(self, f: Function, data: Value, places: list[Value]) -> None:
-        """Bring the next column near: columns are too far apart for the processor to foresee."""
+    def run_last_pass(
+        self,
+        f: Function,
+        data: Value,
+        table: Value,
+        *,
+        park: Callable[[Value, Complex], None],
+        finish: Callable[[Value, Complex], None],
+        between: Callable[[Value], None] | None = None,
+    ) -> None:
+        """Emit the inverse of the first pass, by two columns that lie side by side.
+
+        What becomes of the array's elements from an index on is ``park(index, elements)`` in the first column of two,
+        and ``finish(index, elements)`` in the second.
+        """
+        shape = self.shape
+        distance = shape.distance(0)
+        twiddles = self.block_twiddles(f, table, 0, integer(0), shape.passes[0])
+
+        def on_column(column: Value, store: Callable[[Value, Complex], None]) -> None:
+            if between is not None:
+                between(f.lshr(column, shape.lane_levels))
+            places = [f.add(column, distance * k) for k in range(1 << shape.passes[0])]
+            self._prefetch(f, data, [f.add(place, 2 * shape.lanes) for place in places])
+            x = [self.load_complex(f, data, place) for place in places]
+            self.network(f, x, twiddles, inverse=True)
+            for place, value in zip(places, x, strict=True):
+                store(place, value)
+
+        def on_pair(column: Value) -> None:
+            on_column(column, park)
+            f.reload()
+            on_column(f.add(column, shape.lanes), finish)
+
+        f.loop(distance, on_pair, step=2 * shape.lanes)
+
+    def _prefetch(self, f: Function, data: Value, places: list[Value]) -> None:
+        """Bring vectors near: those of a column are too far apart for the processor to foresee the next."""
         for place in places:
-            start = f.shl(f.add(place, self.shape.lanes), 1)
             for line in range(0, 2 * self.shape.lanes, LINE):
-                f.prefetch(f.element(data, DOUBLE, f.add(start, line)), cache=1)
+                f.prefetch(f.element(self._place(f, data, place), DOUBLE, line), cache=1)
 
     def run_later_passes(
         self,
