@@ -25,11 +25,12 @@ from coproc.api.generated.coproc.v1 import (
     UploadInputsResponse,
 )
 from coproc.api.generated.coproc.v1 import Limits as WireLimits
+from coproc.api.headroom import Headroom
 from coproc.api.limits import Limits
 from coproc.api.metadata import API_VERSIONS, check_version
 from coproc.api.registration import KeyRegistrar
 from coproc.errors import InvalidInput, NotFound, Overloaded
-from coproc.program.costs import cost_of
+from coproc.program.costs import cost_of, is_quick
 from coproc.store.base import StoredCiphertext, Topic
 from coproc.tracing import span, traceparent
 
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 INSECURE: Final = "insecure"
 """Name of every parameter set without a published security level (``KeyRecord.parameters``)."""
+KEYS_KNOWN: Final = 4096
+"""Keys that are not looked up for every call."""
 FETCH_AT_ONCE: Final = 8
 """Ciphertexts read together: the largest take 16.8 MB each."""
 RESULTS_AT_ONCE: Final = 256
@@ -96,6 +99,9 @@ class CoprocessorService:
         self._registrar = KeyRegistrar(
             store, keys, settings.limits, allow_insecure_parameters=settings.allow_insecure_parameters
         )
+        self._headroom = Headroom(store, settings.limits.max_open_groups)
+        self._usable_keys = set[bytes]()
+        """Keys that were found, with parameters that are allowed."""
         self._result_streams = self._uploads = 0
 
     async def get_server_info(self, request: GetServerInfoRequest) -> GetServerInfoResponse:
@@ -154,7 +160,7 @@ class CoprocessorService:
             await self._require_key(upload.key_id)
             facts = await self._keys.facts(upload.key_id)
             accepted = await trio.to_thread.run_sync(inputs.accept, upload, facts)
-            await self._check_queue()
+            await self._headroom.take(len(accepted.submission.computations))
             # In this order: a list without computations does nothing, and comes again with the same call.
             await self._store.put_ciphertexts([accepted.stored])
             tenant = caller.get()
@@ -202,8 +208,13 @@ class CoprocessorService:
 
     async def _check_cost(self, submission: Submission, tenant: Tenant | None) -> None:
         """Refuse what is too deep or too dear before it is written down."""
-        # On a thread: the first estimate of the widest divisions takes seconds.
-        cost = await trio.to_thread.run_sync(cost_of, submission.computations)
+        # The first estimate of the widest divisions takes seconds.
+        at_once = is_quick(submission.computations)
+        cost = (
+            cost_of(submission.computations)
+            if at_once
+            else await trio.to_thread.run_sync(cost_of, submission.computations)
+        )
         limits = self._limits
         if cost.depth > limits.max_graph_depth:
             raise InvalidInput(
@@ -220,12 +231,7 @@ class CoprocessorService:
             )
         if tenant is not None:
             await self._check_quota(tenant, cost.bootstraps)
-        await self._check_queue()
-
-    async def _check_queue(self) -> None:
-        limits = self._limits
-        if await self._store.count_open(limits.max_open_groups) >= limits.max_open_groups:
-            raise Overloaded("the queue is full; try again later", limit="max_open_groups", retry_after=5.0)
+        await self._headroom.take(len(submission.computations))
 
     async def _check_quota(self, tenant: Tenant, bootstraps: int) -> None:
         most, each = tenant.max_open_groups, tenant.max_bootstraps_per_request
@@ -351,8 +357,15 @@ class CoprocessorService:
         return True
 
     async def _require_key(self, key_id: bytes) -> None:
+        """Refuse a key that is not registered or too weak; the store makes sure anew that it is there."""
+        if key_id in self._usable_keys:
+            await trio.lowlevel.checkpoint()
+            return
         record = await self._store.get_key(key_id)
         if record is None:
             raise NotFound(f"key {key_id.hex()} is not registered", key_id=key_id.hex())
         if record.parameters == INSECURE and not self.settings.allow_insecure_parameters:
             raise InvalidInput("key_id", "names a key with insecure parameters, which this server does not allow")
+        if len(self._usable_keys) >= KEYS_KNOWN:
+            self._usable_keys.clear()
+        self._usable_keys.add(key_id)

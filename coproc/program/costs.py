@@ -8,8 +8,7 @@ real circuits, made once for every operation and type, so that the price of aski
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from coproc.circuits.strategy import Strategy
 from coproc.program.computation import Operation, Scalar
@@ -19,10 +18,16 @@ from coproc.program.types import FheType, handle_type
 from coproc.program.wordgraph import Constant, Input, Step, Value, WordGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
+
+FEW: Final = 64
+
+_CountKey: TypeAlias = "tuple[Operation, FheType, FheType, int, bool]"
+_COUNTS: Final[dict[_CountKey, int]] = {}
+"""Bounded by the operations, types and limits of operands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +49,37 @@ def cost_of(computations: Iterable[Computation]) -> Cost:
     return Cost(bootstraps, max(depth.values(), default=0))
 
 
+def is_quick(computations: Sequence[Computation]) -> bool:
+    """Whether estimating a batch takes less than a millisecond: it is small, and its operations have been counted."""
+    return len(computations) <= FEW and all(
+        (key := _count_key(computation)) is None or key in _COUNTS for computation in computations
+    )
+
+
 def _bootstraps_of(computation: Computation) -> int:
+    key = _count_key(computation)
+    if key is None:
+        return handle_type(computation.output).blocks  # at most a clean-up of each block
+    if key not in _COUNTS:
+        _COUNTS[key] = _count(*key)
+    return _COUNTS[key]
+
+
+def _count_key(computation: Computation) -> _CountKey | None:
+    """What the bootstraps of a computation depend on; None if it has no encrypted operands."""
     result = handle_type(computation.output)
     inputs = [handle_type(handle) for handle in computation.inputs]
     shape = RULES[computation.operation].shape
     if shape in {Shape.CLEAR, Shape.RANDOM, Shape.RANDOM_BOUNDED} or not inputs:
-        return result.blocks  # at most a clean-up of each block
-    count = len(computation.operands)
+        return None
     if shape is Shape.MULTIPLY_DIVIDE:
         divisor = computation.operands[2]
         is_power = isinstance(divisor, Scalar) and int.from_bytes(divisor.value, "big").bit_count() <= 1
-        return operation_bootstraps(computation.operation, result, inputs[0], 2, is_power)
-    return operation_bootstraps(computation.operation, result, inputs[-1], count, False)
+        return computation.operation, result, inputs[0], 2, is_power
+    return computation.operation, result, inputs[-1], len(computation.operands), False
 
 
-@cache
-def operation_bootstraps(operation: Operation, result: FheType, operand: FheType, count: int, power: bool) -> int:  # noqa: FBT001 - a key of the cache
+def _count(operation: Operation, result: FheType, operand: FheType, count: int, power: bool) -> int:  # noqa: FBT001 - part of the key
     """Count the bootstraps of one operation on its own.
 
     Args:

@@ -141,9 +141,15 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
     """Take over what was claimed; more is claimed at once unless there was no more."""
     policy = state.policy
     came = bool(event.groups)
-    # Woken while the claim was under way: it may have looked too early.
-    claim_due = now + _deference(state) if came or state.claim_due <= now else now + policy.poll_seconds
     more = came and len(event.groups) >= state.asked
+    if more or state.claim_due <= now:
+        # Woken while the claim was under way: it may have looked too early.
+        claim_due = now + _deference(state)
+    elif came:
+        # What is left, if anything, is that of tenants who had more than their share of the claim: no hurry.
+        claim_due = now + (_deference(state) or policy.window)
+    else:
+        claim_due = now + policy.poll_seconds
     state = replace(state, claiming=False, claim_failures=0, claim_due=claim_due, more=more)
     if came:
         crowded = now - state.arrived_at <= CROWD_WINDOWS * policy.window
@@ -212,8 +218,9 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Action, ...]]:
     if not state.draining:
         state, started = _start_jobs(state, now)
         actions += started
-        if started and state.claim_due == now:
-            state = replace(state, claim_due=now + _deference(state))
+        deference = _deference(state)
+        if started and deference and now <= state.claim_due <= now + state.policy.window:
+            state = replace(state, claim_due=now + deference)
         room = _room(state)
         if room and (state.claim_due <= now or (state.more and len(state.jobs) < state.policy.jobs)):
             state = replace(state, claiming=True, asked=room, claim_due=now + state.policy.poll_seconds)

@@ -86,7 +86,7 @@ async def finish(connection: TrioConnection, worker: str, outcomes: Mapping[int,
         [State.READY.value, list(held)],
     )
     around = await graph.groups_around(connection, [*stored, *failed])
-    await graph.settle(connection, around | held.keys())
+    await graph.settle(connection, around | held.keys(), held)
     # Another group came to need more of it: a new task, not a failed attempt.
     await connection.execute(
         "update work_groups set attempts = 0 where group_id = any(%s) and state = %s",

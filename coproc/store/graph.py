@@ -16,7 +16,7 @@ from coproc.store.rules import INPUT_FAILED
 from coproc.store.traces import remember
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from coproc.program.computation import Computation
     from coproc.store.base import Failure, Submission
@@ -142,16 +142,20 @@ async def notify(connection: TrioConnection, topic: Topic) -> None:
     await connection.execute("select pg_notify(%s, %s)", [CHANNEL, str(int(topic))])
 
 
-async def settle(connection: TrioConnection, group_ids: Iterable[int]) -> None:
-    """Work out the state of groups that nobody computes, and wake workers if there is new work."""
+async def settle(connection: TrioConnection, group_ids: Iterable[int], locked: Collection[int] = ()) -> None:
+    """Work out the state of groups that nobody computes, and wake workers if there is new work.
+
+    ``locked`` are those that this transaction has locked or made.
+    """
     ordered = sorted(set(group_ids))
     if not ordered:
         return
-    # Locked in order first: claims and renewals do so too, and nobody waits in a circle.
-    await connection.execute(
-        "select from work_groups where group_id = any(%s) order by group_id for update",
-        [ordered],
-    )
+    if not set(ordered).issubset(locked):
+        # Locked in order first: claims and renewals do so too, and nobody waits in a circle.
+        await connection.execute(
+            "select from work_groups where group_id = any(%s) order by group_id for update",
+            [ordered],
+        )
     await connection.execute(_SETTLE.encode(), [ordered])
 
 
@@ -170,7 +174,8 @@ async def spread(connection: TrioConnection, failed: Sequence[Handle]) -> list[H
 
 async def announce(connection: TrioConnection, outputs: Sequence[Handle]) -> None:
     """Number the results that transactions have not yet heard of, and wake their readers."""
-    await connection.execute(_ANNOUNCE.encode(), [list(outputs)])
+    if outputs:
+        await connection.execute(_ANNOUNCE.encode(), [list(outputs)])
 
 
 async def groups_around(connection: TrioConnection, handles: Sequence[Handle]) -> set[int]:

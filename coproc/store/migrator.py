@@ -106,7 +106,7 @@ async def migrate(connection: TrioConnection, migrations: Sequence[Migration] | 
 
 
 async def _apply(connection: TrioConnection, migration: Migration) -> None:
-    await connection.execute(migration.sql.encode())
+    await connection.execute(migration.sql.encode(), prepare=False)
     await connection.execute(
         "insert into migrations (number, name, checksum) values (%s, %s, %s)",
         [migration.number, migration.name, migration.checksum],

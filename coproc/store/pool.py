@@ -136,9 +136,9 @@ class Pool:
             CircuitOpen: it was not possible several times in a row, a moment ago.
         """
         with self.guard.calling(), translated_errors():
-            connection = await TrioConnection.connect(self.conninfo, autocommit=True)
+            connection = await TrioConnection.connect(self.conninfo, autocommit=True, prepare_threshold=0)
             try:
-                await connection.execute(statement.encode())
+                await connection.execute(statement.encode(), prepare=False)
             except BaseException:
                 await connection.close()
                 raise

@@ -116,7 +116,8 @@ class PostgresStore(PostgresForms, PostgresOverview):
             new = [computation for output, computation in batch.items() if output not in known]
             allowed = [output for output in known if batch[output].is_allowed]
             affected = await graph.allow(connection, allowed) if allowed else set[int]()
-            affected |= set(await graph.add_groups(connection, submission, connected_groups(new)))
+            made = await graph.add_groups(connection, submission, connected_groups(new))
+            affected |= set(made)
             await connection.execute(
                 "insert into transaction_outputs (transaction_id, output)"
                 " select %s, u.output from unnest(%s::bytea[]) with ordinality as u (output, position)"
@@ -130,8 +131,8 @@ class PostgresStore(PostgresForms, PostgresOverview):
                 affected |= await graph.groups_around(connection, failed) if failed else set[int]()
             else:
                 failed = []
-            await graph.settle(connection, affected)
-            await graph.announce(connection, [*batch, *failed])
+            await graph.settle(connection, affected, made)
+            await graph.announce(connection, [*known, *failed])
             return len(new)
 
         return await self._atomically(work)
