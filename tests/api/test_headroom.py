@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import trio
+import trio.testing
 
 from coproc.api.headroom import SECONDS, SHARE, Headroom
 from coproc.errors import Overloaded
 from coproc.store.memory import MemoryStore
-
-if TYPE_CHECKING:
-    import trio.testing
 
 
 class Counting(MemoryStore):

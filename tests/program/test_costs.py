@@ -18,7 +18,7 @@ def chain(operation: Operation, count: int) -> list[Computation]:
 
 
 def test_an_estimate_is_quick_once_its_operations_have_been_counted() -> None:
-    costs._COUNTS.clear()  # noqa: SLF001 - as in a new process
+    costs._COUNTS.clear()  # as in a new process
     batch = chain(Operation.BIT_AND, 3)
     assert not is_quick(batch)
     one, three = cost_of(batch[:1]), cost_of(batch)
