@@ -9,14 +9,14 @@ RUN pip install --no-cache-dir "uv==0.13.9"
 WORKDIR /app
 # Dependencies first: they change less often than the code.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --no-install-project
+RUN uv sync --frozen --no-dev --no-install-project --extra s3
 COPY coproc coproc
 COPY nurseries nurseries
 COPY gpu_kernels gpu_kernels
-RUN uv sync --frozen --no-dev --no-editable
+RUN uv sync --frozen --no-dev --no-editable --extra s3
 
 FROM build AS build-gpu
-RUN uv sync --frozen --no-dev --no-editable --extra gpu
+RUN uv sync --frozen --no-dev --no-editable --extra s3 --extra gpu
 
 FROM python:3.11-slim-bookworm AS base
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin coproc

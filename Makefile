@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 UV := .bootstrap/bin/uv
 RUN := .venv/bin
-UV_SYNC := $(UV) sync --quiet --frozen --python $(PYTHON) --extra embedded --extra concrete
+UV_SYNC := $(UV) sync --quiet --frozen --python $(PYTHON) --extra embedded --extra concrete --extra s3
 export UV_PYTHON_DOWNLOADS := never
 NPM_STAMP := tests/clients/node_modules/.stamp
 PROMTOOL := .cache/promtool

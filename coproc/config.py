@@ -28,6 +28,7 @@ from coproc.api.limits import Limits
 from coproc.chain.settings import ChainSettings  # noqa: TC001 - pydantic reads it
 from coproc.layers import InvalidConfiguration, find_origins, read_file, read_secrets, read_variables
 from coproc.store.forms import EVERY_SECONDS, Compression
+from coproc.store.objects import FROM_BYTES, KEEP_SECONDS, ObjectSettings
 from coproc.store.retention import REORG_DEPTH, Retention
 
 if TYPE_CHECKING:
@@ -126,6 +127,16 @@ class Config(BaseSettings):
     """Bring the database to this version's schema; False: wait until ``coproc migrate`` has done so."""
     database_url: str | None = Field(default=None, repr=False)
     """``postgresql://...`` or ``memory://``; None runs an embedded Postgres in ``data_directory``."""
+    object_store_url: str | None = Field(default=None, pattern=r"^https?://[^@/?#\s]+/[\w.-]+(/[\w.-]+)*/?$")
+    """Where large values of a Postgres go, S3-compatible: ``https://host/bucket`` or ``https://host/bucket/prefix``."""
+    object_store_region: str = Field(default="us-east-1", min_length=1)
+    object_store_access_key: str | None = Field(default=None, repr=False)
+    """With ``object_store_secret_key``; without them, those of variables ``AWS_...``, of the pod or the machine."""
+    object_store_secret_key: str | None = Field(default=None, repr=False)
+    object_store_from_bytes: int = Field(default=FROM_BYTES, ge=1)
+    """Ciphertexts and parts of keys of this size and more go to the object store."""
+    object_store_keep_seconds: float = Field(default=KEEP_SECONDS, ge=3600)
+    """How long objects stay after nothing refers to them: longer than the oldest backup that may be restored."""
     data_directory: Path = Field(default_factory=default_data_directory)
     pool_size: int = Field(default=8, ge=2, le=1000)
     """The most database connections for statements (one more listens for wake-ups)."""
@@ -321,10 +332,28 @@ class Config(BaseSettings):
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         if self.roles != ALL_ROLES and (self.database_url is None or self.database_url.startswith("memory:")):
             raise ValueError("roles can be left out only on a shared database: database_url must be postgresql://...")
+        if (self.object_store_access_key is None) != (self.object_store_secret_key is None):
+            raise ValueError("object_store_access_key and object_store_secret_key must be given together")
+        if self.object_store_url is not None and (self.database_url or "").startswith("memory:"):
+            raise ValueError("object_store_url needs a Postgres: what is in memory stays there")
         chosen = [port for port in (self.grpc_port, self.results_port, self.health_port) if port]
         if len(set(chosen)) != len(chosen):
             raise ValueError("grpc_port, results_port and health_port must differ")
         return self
+
+    @property
+    def object_store(self) -> ObjectSettings | None:
+        """Where large values go; None: into the database."""
+        if self.object_store_url is None:
+            return None
+        return ObjectSettings(
+            self.object_store_url,
+            self.object_store_region,
+            self.object_store_access_key,
+            self.object_store_secret_key,
+            self.object_store_from_bytes,
+            self.object_store_keep_seconds,
+        )
 
     @property
     def compression(self) -> Compression | None:

@@ -229,6 +229,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "retention_examined_total": _counter("Ciphertexts that sweeps of this process looked at."),
     "retention_deleted_total": _counter("Ciphertexts that they deleted."),
     "retention_deleted_bytes_total": _counter("Bytes of these."),
+    "objects_deleted_total": _counter("Objects of the object store that they deleted, as nothing referred to them."),
     "retention_failures_total": _counter("Steps of sweeps that failed for a reason that may pass."),
 }
 

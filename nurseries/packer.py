@@ -18,6 +18,7 @@ import trio
 from coproc.errors import CoprocError, FatalError, RecoverableError, log_fields
 from coproc.scheduling.packing import packed_forms, plain_forms, prepare_unpacking
 from coproc.store.base import Topic
+from coproc.store.objects import read_what_is_left
 from coproc.tfhe.compressed_list import is_compressed_list
 from coproc.tfhe.server_key import load_packing_key
 from nurseries.executor import Job
@@ -165,7 +166,8 @@ class Packer:
             facts = await self._keys.facts(key_id)
             if facts.compression is None:
                 continue
-            stored = await self._store.get_ciphertexts([handle for handle, its in idle.items() if its == key_id])
+            its_own = [handle for handle, its in idle.items() if its == key_id]
+            stored, _ = await read_what_is_left(self._store, its_own)
             plain = [item for item in stored.values() if not is_compressed_list(item.data)]
             if not plain:
                 continue

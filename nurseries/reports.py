@@ -116,6 +116,7 @@ def _numbers(service: Service) -> dict[str, float]:
             "retention_deleted_total": done.values,
             "retention_deleted_bytes_total": done.size,
             "retention_failures_total": done.failures,
+            "objects_deleted_total": done.objects,
         }
     if service.store is not None and (pool := service.store.connections) is not None:
         numbers["database_connections_limit"] = pool.limit

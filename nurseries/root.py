@@ -134,7 +134,7 @@ class Service:
         ]
         in_order = [("results", results), ("worker", executor), ("worker", scheduler), ("api", listener), *chains]
         in_order.append(("worker", Child("packer", self._run_packer)))
-        if config.retention.shortest is not None:
+        if config.retention.shortest is not None or config.object_store is not None:
             in_order.append(("api", Child("sweeper", self._run_sweeper)))
         self.services = Supervisor("services", [child for role, child in in_order if role in config.roles])
         services = Child(
@@ -264,7 +264,10 @@ class Service:
         if self._database_url is None:
             raise FatalError("there is no database to open")
         async with open_store(
-            self._database_url, pool_size=self.config.pool_size, migrating=self.config.migrate_on_start
+            self._database_url,
+            pool_size=self.config.pool_size,
+            migrating=self.config.migrate_on_start,
+            objects=self.config.object_store,
         ) as store:
             self.store = store
             self.keys = open_keys(store, self.config.key_cache)
@@ -274,7 +277,7 @@ class Service:
                 try:
                     await store.check()
                 except RecoverableError:
-                    pass  # the guard before the database remembers it
+                    pass  # the guard before what is away remembers it
                 except IrrecoverableError as error:
                     log.warning("the database refuses a sign of life", error=error.message)
 

@@ -18,7 +18,7 @@ from coproc.errors import CoprocError, FatalError, IrrecoverableError, Recoverab
 from coproc.metrics import JOB_BOOTSTRAPS, JOB_DURATION, JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.program.planning import Lanes
-from coproc.resilience import FullJitter, RetryPolicy, retry
+from coproc.resilience import CircuitOpen, FullJitter, RetryPolicy, retry
 from coproc.scheduling.batch import external_inputs, finish_batch, portions, prepare_batch, read_values
 from coproc.scheduling.cache import ValueCache
 from coproc.scheduling.casting import castings_of, prepare_castings
@@ -49,6 +49,8 @@ from coproc.scheduling.model import (
     WorkWaiting,
 )
 from coproc.store.base import GroupOutcome, Topic
+from coproc.store.faults import DatabaseUnavailable
+from coproc.store.objects import ObjectStoreUnavailable, read_what_is_left
 from coproc.tfhe.compressed_list import is_compressed_list
 from coproc.tracing import span, traceparent
 from nurseries.executor import Job
@@ -86,6 +88,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class _NotTheirFault(RecoverableError):
     """Something that a job needs is away; its groups are not charged for it."""
+
+
+_AWAY: Final = (_NotTheirFault, DatabaseUnavailable, ObjectStoreUnavailable, CircuitOpen)
+"""The same of an executor that cannot read a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +317,7 @@ class Scheduler:
                     work = start.groups[0]
                     error.within(transaction_id=work.transaction_id.hex(), attempt=work.attempts + 1)
                 log.warning("job failed", job=start.job, groups=len(start.groups), **log_fields(error))
-                self._post(JobFailed(start.job, error, counts=not isinstance(error, _NotTheirFault)))
+                self._post(JobFailed(start.job, error, counts=not isinstance(error, _AWAY)))
             else:
                 # Nothing is awaited from here on: a cancelled job has either no outputs, or all of them stored.
                 self._cache.add(finished.values)
@@ -379,17 +385,19 @@ class Scheduler:
         left = tuple(item for item in castings if item.output not in values)
         handles = tuple(dict.fromkeys(handle for item in left for handle in item.inputs))
         try:
-            stored = await self._store.get_ciphertexts(handles)
+            stored, lost = await read_what_is_left(self._store, handles)
         except RecoverableError as error:
             raise _NotTheirFault(f"uploaded lists are out of reach: {error.message}") from error
-        absent = [handle for handle in handles if handle not in stored]
+        absent = [handle for handle in handles if handle not in stored and handle not in lost]
         if absent:
             raise RecoverableError("an uploaded list is not stored", handle=absent[0].hex())
+        unread = {item.output: lost[handle] for item in left for handle in item.inputs if handle in lost}
+        left = tuple(item for item in left if item.output not in unread)
         jobs, errors = await trio.to_thread.run_sync(prepare_castings, left, stored, facts)
         for job in jobs:
             outputs = await ask(self._executor, Job(key_id, job.circuit, job.inputs, job.under_compact_key))
             values |= job.values(key_id, outputs)
-        return values, errors
+        return values, {**errors, **unread}
 
     async def _load(
         self, handles: Sequence[Handle], facts: KeyFacts, key_id: bytes
@@ -400,8 +408,9 @@ class Scheduler:
         missing = [handle for handle in handles if handle not in values]
         for first in range(0, len(missing), READ_AT_ONCE):
             wanted = missing[first : first + READ_AT_ONCE]
-            stored = await self._store.get_ciphertexts(wanted)
-            absent = [handle for handle in wanted if handle not in stored]
+            stored, lost = await read_what_is_left(self._store, wanted)
+            bad_inputs |= lost
+            absent = [handle for handle in wanted if handle not in stored and handle not in lost]
             if absent:
                 raise RecoverableError("an input of claimed work is not stored", handle=absent[0].hex())
             packed = {handle: item for handle, item in stored.items() if is_compressed_list(item.data)}

@@ -1,4 +1,4 @@
-"""The actor that deletes what the retention policy lets go.
+"""The actor that deletes what the retention policy lets go, and objects that nothing refers to.
 
 Decides its pace: short steps with pauses between them, so that nobody waits for it, and a longer rest once nothing is
 due. What may go is decided in ``coproc.store.retention``; any number of processes share one sweep.
@@ -7,7 +7,7 @@ due. What may go is decided in ``coproc.store.retention``; any number of process
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -38,6 +38,8 @@ class SweeperStatistics:
     """Bytes deleted."""
     failures: int = 0
     """Steps that failed for a reason that may pass."""
+    objects: int = 0
+    """Objects deleted that nothing referred to."""
 
 
 class Sweeper:
@@ -46,7 +48,7 @@ class Sweeper:
     def __init__(self, store: SweptStore, retention: Retention) -> None:
         self._store = store
         self._retention = retention
-        self.statistics = SweeperStatistics()
+        self.statistics: SweeperStatistics = SweeperStatistics()
 
     async def run(self, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
         """Delete until cancelled."""
@@ -58,16 +60,21 @@ class Sweeper:
 
     async def _step(self) -> bool:
         """Take a step; returns whether there is more to do at once."""
-        before = self.statistics
+        done = self.statistics
         try:
             step = await self._store.sweep(self._retention, EXAMINED_AT_ONCE)
+            self.statistics = done = replace(
+                done,
+                examined=done.examined + step.examined,
+                values=done.values + step.values,
+                size=done.size + step.size,
+            )
+            if step.values:
+                log.info("deleted by the retention policy", values=step.values, bytes=step.size)
+            objects, more = await self._store.sweep_objects()
         except RecoverableError as error:
             log.warning("nothing deleted", **log_fields(error))
-            self.statistics = SweeperStatistics(before.examined, before.values, before.size, before.failures + 1)
+            self.statistics = replace(done, failures=done.failures + 1)
             return False
-        self.statistics = SweeperStatistics(
-            before.examined + step.examined, before.values + step.values, before.size + step.size, before.failures
-        )
-        if step.values:
-            log.info("deleted by the retention policy", values=step.values, bytes=step.size)
-        return step.more
+        self.statistics = replace(done, objects=done.objects + objects)
+        return step.more or more

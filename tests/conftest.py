@@ -7,20 +7,24 @@ from tests.fixtures.database import (
     migrated_template,
     postgres_url,
     store,
-    store_url,
+    store_place,
 )
 from tests.fixtures.keys import toy_client_key, toy_evaluation_key, toy_server_key
+from tests.fixtures.objects import object_settings, objects, shared_objects
 from tests.fixtures.service import running_service
 
 __all__ = [
     "database_url",
     "empty_database_url",
     "migrated_template",
+    "object_settings",
+    "objects",
     "postgres_url",
     "pytest_collection_modifyitems",
     "running_service",
+    "shared_objects",
     "store",
-    "store_url",
+    "store_place",
     "toy_client_key",
     "toy_evaluation_key",
     "toy_server_key",

@@ -65,6 +65,11 @@ def test_nothing_can_be_changed() -> None:
         ({"grpc_port": 5, "results_port": 5}, "must differ"),
         ({"results_origins": "https://a,b.example"}, "results_origins .*'b.example' must be"),
         ({"limits": {"max_calls": 0}}, "limits .*max_calls must be positive"),
+        ({"object_store_url": "s3://bucket"}, r"object_store_url \(COPROC_OBJECT_STORE_URL\): .*pattern"),
+        ({"object_store_url": "https://key:secret@host/bucket"}, "object_store_url .*pattern"),
+        ({"object_store_access_key": "secret"}, "_access_key and object_store_.*_key must be given together"),
+        ({"object_store_url": "http://host/bucket", "database_url": "memory://"}, "object_store_url needs a Postgres"),
+        ({"object_store_keep_seconds": 60}, "object_store_keep_seconds .*greater than or equal to 3600"),
         ({"colour": "blue"}, r"colour \(COPROC_COLOUR\): "),
     ],
 )
@@ -72,7 +77,7 @@ def test_a_refusal_names_the_setting_and_the_rule(values: dict[str, object], mes
     with pytest.raises(InvalidConfiguration, match=message) as caught:
         Config(**values)
     assert isinstance(caught.value, FatalError)
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(caught.value).replace("secret_key", "")
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -88,6 +93,20 @@ def test_a_broken_variable_is_refused_in_our_words(monkeypatch: pytest.MonkeyPat
 
 def test_the_password_of_the_database_is_not_shown() -> None:
     assert "hush" not in repr(Config(database_url="postgresql://user:hush@host/db"))
+
+
+def test_an_object_store_is_described_by_a_few_settings() -> None:
+    assert Config().object_store is None
+    config = Config(
+        object_store_url="https://s3.example:9000/bucket/some/prefix",
+        object_store_access_key="name",
+        object_store_secret_key="hush",  # noqa: S106
+    )
+    assert config.object_store is not None
+    assert (config.object_store.region, config.object_store.from_bytes) == ("us-east-1", 65536)
+    for text in (repr(config), repr(config.object_store), str(config.describe({}))):
+        assert "hush" not in text
+        assert "s3.example" in text
 
 
 def test_the_data_directory_follows_the_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -58,7 +58,9 @@ def test_images_are_locked_and_not_root(target: str) -> None:
     assert syncs
     assert all("--frozen" in line and "--no-dev" in line for line in syncs)
     assert not [line for line in found["base"] if line.startswith(("COPY", "ADD"))]
-    assert ("--extra gpu" in " ".join(found["build-gpu"]), "--extra" in " ".join(found["build"])) == (True, False)
+    builds = {name: " ".join(line for line in found[name] if "uv sync" in line) for name in ("build", "build-gpu")}
+    assert {name: "--extra gpu" in build for name, build in builds.items()} == {"build": False, "build-gpu": True}
+    assert all("--extra s3" in build for build in builds.values()), "the chart's objectStore needs it"
 
 
 def test_the_context_has_all_that_is_copied() -> None:

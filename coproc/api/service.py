@@ -31,7 +31,9 @@ from coproc.api.metadata import API_VERSIONS, check_version
 from coproc.api.registration import KeyRegistrar
 from coproc.errors import InvalidInput, NotFound, Overloaded
 from coproc.program.costs import cost_of, is_quick
-from coproc.store.base import StoredCiphertext, Topic
+from coproc.store.base import ComputationStatus, State, StoredCiphertext, Topic
+from coproc.store.objects import read_what_is_left
+from coproc.store.rules import failure_of
 from coproc.tracing import span, traceparent
 
 if TYPE_CHECKING:
@@ -275,11 +277,14 @@ class CoprocessorService:
         handles = validation.check_handles(request.handles, self._limits)
         for start in range(0, len(handles), FETCH_AT_ONCE):
             batch = handles[start : start + FETCH_AT_ONCE]
-            stored = await self._store.get_ciphertexts(batch)
+            stored: Mapping[Handle, StoredCiphertext]
+            stored, lost = await read_what_is_left(self._store, batch)
             if not request.accept_compressed:
                 stored = await self._plain(batch, stored)
             missing = [handle for handle in batch if handle not in stored or not stored[handle].is_allowed]
-            statuses = await self._store.get_status(missing)
+            statuses = {**await self._store.get_status(missing)}
+            for handle, error in lost.items():
+                statuses[handle] = ComputationStatus(handle, State.FAILED, is_allowed=True, failure=failure_of(error))
             for handle in batch:
                 await send(convert.fetched(handle, stored.get(handle), statuses.get(handle)))
 

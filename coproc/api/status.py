@@ -134,7 +134,9 @@ def from_status(error: GRPCError) -> CoprocError:
     context = {key: value for key, value in details.context.items() if key not in {"message", "status"}}
     kind = _KINDS.get(error.status)
     if kind is not None:
-        return kind(text, **context)
+        known = kind(text, **context)
+        known.rule = details.reason or known.rule
+        return known
     failure = IrrecoverableError(text, status=error.status.name, **context)
     failure.rule = details.reason or error.status.name
     return failure

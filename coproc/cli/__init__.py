@@ -16,6 +16,7 @@ from coproc.errors import CoprocError
 COMMANDS: Final = {
     "serve": ("coproc.cli.serve", "serve"),
     "migrate": ("coproc.cli.migrate", "migrate"),
+    "objects": ("coproc.cli.objects", "objects"),
     "tenants": ("coproc.cli.tenants", "tenants"),
     "demo": ("coproc.cli.demo", "demo"),
     "keygen": ("coproc.cli.keys", "keygen"),

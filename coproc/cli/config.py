@@ -14,6 +14,7 @@ import click
 from coproc.cli.serve import serve
 from coproc.config import Config
 from coproc.flags import Flags, parse, read_bytes
+from coproc.store.open import make_objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,8 @@ def _check(**options: str | float | bool | Path | None) -> None:
     found.server_tls()
     if found.flags_file is not None:
         parse(read_bytes(found.flags_file))
+    if found.object_store is not None:
+        make_objects(found.object_store)
     click.echo("the configuration is valid")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from coproc.store.base import GroupOutcome
     from coproc.store.connection import TrioConnection
+    from coproc.store.objects import Place
 
 
 class LeaseLost(Exception):
@@ -29,7 +30,9 @@ class LeaseLost(Exception):
         self.group_ids = group_ids
 
 
-async def finish(connection: TrioConnection, worker: str, outcomes: Mapping[int, GroupOutcome]) -> frozenset[int]:
+async def finish(
+    connection: TrioConnection, worker: str, outcomes: Mapping[int, GroupOutcome], places: Mapping[Handle, Place]
+) -> frozenset[int]:
     """Store outcomes; returns the groups whose lease was still held.
 
     Raises:
@@ -52,7 +55,8 @@ async def finish(connection: TrioConnection, worker: str, outcomes: Mapping[int,
     failures = {handle: failure for outcome in held.values() for handle, failure in outcome.failures.items()}
     # The bulk of the data goes over before the lock is taken. If a lease turns out to be lost, the transaction is
     # rolled back as a whole.
-    await blobs.send_ciphertexts(connection, results.values())
+    add = blobs.add_ciphertexts if places else blobs.send_ciphertexts
+    await add(connection, results.values(), places)
     await graph.lock_graph(connection)
     locked = await find_held(connection, worker, list(held))
     cursor = await connection.execute(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from coproc.resilience import Guard
+    from coproc.store.depot import Depot
     from coproc.store.pool import Pool
 
 LOOK_BACK: Final = 5000
@@ -257,11 +258,12 @@ class PostgresOverview:
     """``OverviewStore`` over a pool of connections."""
 
     pool: Pool
+    depot: Depot
 
     @property
     def guards(self) -> Sequence[Guard]:
-        """The breaker before the database."""
-        return (self.pool.guard,)
+        """The breakers before the database and the object store."""
+        return (self.pool.guard, self.depot.guard) if self.depot.is_used else (self.pool.guard,)
 
     @property
     def connections(self) -> Connections:
@@ -272,6 +274,7 @@ class PostgresOverview:
     async def check(self) -> None:
         """Ask the database for a sign of life."""
         await self.pool.check()
+        await self.depot.check()
 
     @timed_operation
     async def queue(self) -> Sequence[QueueEntry]:

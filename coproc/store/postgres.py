@@ -14,6 +14,7 @@ from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import blobs, chain_graph, claims, ending, graph, sweep
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
+from coproc.store.depot import Depot, digests_of
 from coproc.store.finishing import LeaseLost, finish
 from coproc.store.idle import PostgresForms
 from coproc.store.operands import decode_operands
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from coproc.store.base import GroupOutcome, KeyRecord, StoredCiphertext, Submission, WorkGroup
     from coproc.store.chains import BlockId, ChainBlock, ChainChange, Delegation, Fault
     from coproc.store.connection import TrioConnection
+    from coproc.store.objects import ObjectLost, Place
     from coproc.store.pool import Pool
     from coproc.store.retention import Retention, Sweep
     from coproc.store.tenants import Tenant
@@ -53,8 +55,10 @@ T = TypeVar("T")
 class PostgresStore(PostgresForms, PostgresOverview):
     """``Store`` over a pool of connections to a migrated database."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, depot: Depot | None = None) -> None:
+        """Use a pool, and for large values a depot over the same one."""
         self.pool = pool
+        self.depot = depot or Depot(pool)
         self._claimed_last: str | None = None
         """The tenant at which the last claim ended: the next one goes on from there."""
         self._listener = Listener(pool, graph.CHANNEL)
@@ -64,7 +68,7 @@ class PostgresStore(PostgresForms, PostgresOverview):
         """Store a key; see ``Store.put_key``."""
         if await self.get_key(record.key_id) is not None:
             return False
-        return await blobs.put_key(self.pool, record, data)
+        return await blobs.put_key(self.pool, self.depot, record, data)
 
     @timed_operation
     async def get_key(self, key_id: bytes) -> KeyRecord | None:
@@ -76,16 +80,19 @@ class PostgresStore(PostgresForms, PostgresOverview):
     async def read_key(self, key_id: bytes) -> bytes:
         """Read the whole serialized key."""
         async with self.pool.connection() as connection:
-            return await blobs.read_key(connection, key_id)
+            chunks = await blobs.read_key(connection, key_id)
+        return await blobs.assemble_key(self.depot, key_id, chunks)
 
     @timed_operation
     async def put_ciphertexts(self, items: Sequence[StoredCiphertext]) -> int:
         """Store uploads; see ``Store.put_ciphertexts``."""
         uploads = merge_uploads(items)
+        digests = await digests_of({handle: item.data for handle, item in uploads.items()})
+        places = await self._deposit_new(uploads, digests)
 
         async def work(connection: TrioConnection) -> int:
             await _check_keys(connection, {item.key_id for item in uploads.values()})
-            new = await blobs.put_ciphertexts(connection, uploads)
+            new = await blobs.put_ciphertexts(connection, uploads, digests, places)
             await graph.lock_graph(connection)
             cursor = await connection.execute(
                 "select output from computations where output = any(%s) limit 1",
@@ -100,11 +107,43 @@ class PostgresStore(PostgresForms, PostgresOverview):
 
         return await self._atomically(work) if uploads else 0
 
+    async def _deposit_new(
+        self, uploads: Mapping[Handle, StoredCiphertext], digests: Mapping[Handle, bytes]
+    ) -> Mapping[Handle, Place]:
+        """Bring to the object store what belongs there and is not stored yet."""
+        large = [handle for handle, item in uploads.items() if self.depot.takes(item.data)]
+        if not large:
+            return {}
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(
+                "select handle from ciphertexts where handle = any(%s)", [large], binary=True
+            )
+            known = {Handle(handle) for (handle,) in await cursor.fetchall()}
+        return await self.depot.deposit(
+            blobs.FOLDER, {handle: uploads[handle].data for handle in large if handle not in known}, digests
+        )
+
     @timed_operation
     async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
-        """Read ciphertexts."""
-        async with self.pool.connection() as connection:
-            return await blobs.get_ciphertexts(connection, handles)
+        """Read ciphertexts; see ``Store.get_ciphertexts``."""
+        whole: dict[Handle, StoredCiphertext] = {}
+        lost: dict[Handle, ObjectLost] = {}
+        for _ in range(2):
+            rest = [handle for handle in handles if handle not in whole]
+            if not rest:
+                break
+            async with self.pool.connection() as connection:
+                found = await blobs.get_ciphertexts(connection, rest)
+            read, lost = await blobs.complete(self.depot, found)
+            whole |= read
+            if not lost:  # else their rows may have changed meanwhile, so that the objects went: once more
+                break
+        if lost:
+            error = next(iter(lost.values()))
+            error.handles = sorted(lost)
+            error.within(handle=min(lost).hex())
+            raise error
+        return whole
 
     @timed_operation
     async def submit(self, submission: Submission) -> int:
@@ -250,9 +289,11 @@ class PostgresStore(PostgresForms, PostgresOverview):
     async def finish_all(self, worker: str, outcomes: Sequence[GroupOutcome]) -> frozenset[int]:
         """Store outcomes; see ``Store.finish_all``."""
         left: dict[int, GroupOutcome] = {outcome.group_id: outcome for outcome in outcomes}
+        results = {result.handle: result.data for outcome in outcomes for result in outcome.results}
+        places = await self.depot.deposit(blobs.FOLDER, results)
         while left:
             try:
-                return await self._atomically(partial(finish, worker=worker, outcomes=left))
+                return await self._atomically(partial(finish, worker=worker, outcomes=left, places=places))
             except LeaseLost as lost:
                 left = {group_id: outcome for group_id, outcome in left.items() if group_id not in lost.group_ids}
         return frozenset()
@@ -341,6 +382,10 @@ class PostgresStore(PostgresForms, PostgresOverview):
     async def sweep(self, retention: Retention, limit: int) -> Sweep:
         """Take a step of a sweep; see ``SweptStore.sweep``."""
         return await self._atomically(lambda connection: sweep.sweep(connection, retention, limit))
+
+    async def sweep_objects(self) -> tuple[int, bool]:
+        """Delete objects; see ``SweptStore.sweep_objects``."""
+        return await self.depot.sweep()
 
     def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
         """Subscribe to wake-ups; all subscribers share one connection. See ``Store.wakeups``."""

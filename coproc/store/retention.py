@@ -69,3 +69,10 @@ class SweptStore(Protocol):
         All processes share one sweep: it goes on where the last step ended, whoever took it.
         """
         ...
+
+    async def sweep_objects(self) -> tuple[int, bool]:
+        """Delete objects of the object store that nothing refers to; returns how many, and whether there are more.
+
+        Raises RecoverableError also when the object store is out of reach.
+        """
+        ...

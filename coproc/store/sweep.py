@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from coproc.program.types import Handle
 from coproc.store import graph
 from coproc.store.retention import DROPPED, Sweep
-from coproc.store.tables import has_table
+from coproc.store.tables import NEWEST, has_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -62,22 +62,19 @@ _MAY_GO: Final = f"""
       and not {_RECENT.format("x.handle")}
       and not exists (select from computation_inputs i where i.input = x.handle and {_RECENT.format("i.output")})
 """  # noqa: S608 - constants
-_FIND: Final = f"select x.handle, octet_length(x.data), c.output is not null, x.is_allowed {_MAY_GO}"
+_FIND: Final = f"select x.handle, coalesce(x.size, octet_length(x.data)), c.output is not null, x.is_allowed {_MAY_GO}"
 _LOCK_FOUND: Final = f"select x.handle {_MAY_GO} for update of x skip locked"
 _REMEMBER: Final = """
     insert into originals (handle, key_id, digest)
-    select x.handle, x.key_id, sha256(x.data) from ciphertexts x where x.handle = any(%s) on conflict do nothing
+    select x.handle, x.key_id, coalesce(x.digest, sha256(x.data)) from ciphertexts x
+    where x.handle = any(%s) on conflict do nothing
 """
-
-
-TABLE: Final = "originals"
-"""What retention needs; the schema of the release before has none."""
 
 
 async def sweep(connection: TrioConnection, retention: Retention, limit: int) -> Sweep:
     """Look at the next ``limit`` ciphertexts and delete those that may go; runs inside a transaction."""
     shortest = retention.shortest
-    if shortest is None or not await has_table(connection, TABLE):
+    if shortest is None or not await has_table(connection, NEWEST):
         return Sweep()
     page = await next_page(connection, NAME, retention.every, shortest, limit)
     if page is None:
@@ -162,14 +159,14 @@ async def _forget(connection: TrioConnection, intermediates: list[Handle], resul
 async def find_taken(connection: TrioConnection, handles: Collection[Handle]) -> AsyncCursor[TupleRow]:
     """Look for handles under which something is stored, or once was that could be uploaded again; a row each."""
     statement = b"select handle from ciphertexts where handle = any(%(handles)s)"
-    if await has_table(connection, TABLE):
+    if await has_table(connection, NEWEST):
         statement += b" union all select handle from originals where handle = any(%(handles)s)"
     return await connection.execute(statement, {"handles": list(handles)}, binary=True)
 
 
 async def dropped(connection: TrioConnection, handles: Collection[Handle]) -> set[Handle]:
     """Find uploads that were deleted."""
-    if not handles or not await has_table(connection, TABLE):
+    if not handles or not await has_table(connection, NEWEST):
         return set()
     cursor = await connection.execute(
         "select handle from originals where handle = any(%s) and dropped_at is not null", [list(handles)], binary=True

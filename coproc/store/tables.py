@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from coproc.store.connection import TrioConnection
 
+NEWEST: Final = "loose_objects"
+"""The table that came last: a database that has it has all of this release's."""
 _SEEN: Final[WeakKeyDictionary[TrioConnection, set[str]]] = WeakKeyDictionary()
 
 

@@ -36,6 +36,7 @@ MATRIX: dict[str, Tree] = {
         "image": {"repository": "registry.example/coproc", "digest": "sha256:" + "0" * 64},
         "imagePullSecrets": [{"name": "registry"}],
         "database": {**DATABASE, "migrationSecret": "owner", "migrationKey": "url"},
+        "objectStore": {"url": "https://s3.example/bucket/prefix", "existingSecret": "objects", "fromBytes": 1000000},
         "tokens": {"existingSecret": "tokens"},
         "tls": {"existingSecret": "certificate"},
         "chains": {"existingSecret": "chains", "key": "list"},
@@ -69,6 +70,7 @@ MATRIX: dict[str, Tree] = {
             "chainPorts": [8546],
             "chainTo": [{"ipBlock": {"cidr": "10.1.0.0/24"}}],
             "databaseTo": [{"ipBlock": {"cidr": "10.0.0.0/24"}}],
+            "objectStoreTo": [{"ipBlock": {"cidr": "10.2.0.0/24"}}],
             "extraEgress": [{"ports": [{"port": 8546, "protocol": "TCP"}]}],
         },
     },
@@ -87,6 +89,7 @@ MATRIX: dict[str, Tree] = {
     "only GPUs": off(workerCpu={"enabled": False}, workerGpu={"enabled": True, "replicas": 3}),
     "long drain": {"drainSeconds": 900, "preStopSeconds": 20},
     "a listener": {"chains": {"existingSecret": "chains"}, **off(listener={"enabled": True})},
+    "objects by the identity of pods": {"objectStore": {"url": "http://minio:9000/bucket"}},
     "no pause": {"preStopSeconds": 0, "drainSeconds": 0},
 }
 
@@ -228,6 +231,12 @@ def test_settings_are_those_of_the_program(name: str, monkeypatch: pytest.Monkey
         assert (config.otlp_endpoint, config.trace_ratio) == (
             ("http://collector.observability:4318", 0.25) if name == "everything" else (None, 1.0)
         )
+        urls = {
+            "everything": "https://s3.example/bucket/prefix",
+            "objects by the identity of pods": "http://minio:9000/bucket",
+        }
+        assert config.object_store_url == urls.get(name)
+        assert config.object_store_from_bytes == (1_000_000 if name == "everything" else 65536)
 
 
 def test_flags_reach_workers_as_a_file_that_they_accept() -> None:
@@ -267,6 +276,13 @@ def test_secrets_stay_references() -> None:
     for pod in pods("everything").values():
         variables = {str(item["name"]): item for item in cast("list[Tree]", at(pod, "containers", 0, "env"))}
         assert "secretKeyRef" in cast("Tree", variables["COPROC_DATABASE_URL"]["valueFrom"])
+        for own in ("access", "secret"):
+            if at(pod, "containers", 0, "args", 0) == "serve":
+                source = at(variables[f"COPROC_OBJECT_STORE_{own.upper()}_KEY"], "valueFrom", "secretKeyRef")
+                assert source == {"name": "objects", "key": f"{own}-key"}
+    assert "OBJECT_STORE_ACCESS" not in str(render("objects by the identity of pods"))
+    for pod in pods("defaults").values():
+        assert "OBJECT_STORE" not in str(pod)
     assert not kinds("everything", "Secret")
     api = pods("everything")["demo-coproc-api"]
     mounted = {str(volume["name"]): volume for volume in cast("list[Tree]", api["volumes"])}
@@ -296,7 +312,8 @@ def test_a_changed_setting_rolls_pods_and_a_flag_does_not() -> None:
     plain = checksum({})
     assert checksum({"featureFlags": {"maximum_batch": 1}}) == plain
     traced = checksum({"tracing": {"endpoint": "http://collector:4318"}})
-    assert len({plain, checksum({"config": {"attempts": 4}}), checksum({"drainSeconds": 7}), traced}) == 4
+    stored = checksum({"objectStore": {"url": "https://s3.example/bucket"}})
+    assert len({plain, checksum({"config": {"attempts": 4}}), checksum({"drainSeconds": 7}), traced, stored}) == 5
 
 
 def test_workers_scale_on_the_queue_and_servers_on_cpu() -> None:
@@ -345,8 +362,10 @@ def test_policies_leave_open_what_is_needed() -> None:
     }
     egress = cast("list[Tree]", at(policies["demo-coproc"], "spec", "egress"))
     ports = [cast("Tree", port)["port"] for rule in egress for port in cast("list[Value]", rule["ports"])]
-    assert ports == [53, 53, 5432, 4317, 4318, 8546]
+    assert ports == [53, 53, 5432, 443, 9000, 4317, 4318, 8546]
     assert egress[1]["to"] == [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
+    assert egress[2]["to"] == [{"ipBlock": {"cidr": "10.2.0.0/24"}}]
+    assert "443" not in str(kinds("defaults", "NetworkPolicy")["demo-coproc"])
 
 
 def test_chains_are_followed_by_the_listener_and_known_to_the_api_as_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,6 +463,9 @@ def test_prometheus_finds_the_figures_of_every_pod() -> None:
         ({"database": DATABASE, "roles": {"listener": {"hpa": {"enabled": True}}}}, "hpa"),
         ({"database": DATABASE, "tracing": {"endpoint": "collector:4318"}}, "endpoint"),
         ({"database": DATABASE, "tracing": {"endpoint": "http://user:word@collector:4318"}}, "endpoint"),
+        ({"database": DATABASE, "objectStore": {"url": "s3://bucket"}}, "url"),
+        ({"database": DATABASE, "objectStore": {"url": "https://key:word@host/bucket"}}, "url"),
+        ({"database": DATABASE, "config": {"object_store_secret_key": "hush"}}, "object_store_secret_key"),
         ({"database": DATABASE, "config": {"chains": "[]"}}, "chains"),
         ({"database": DATABASE, "config": {"flags_file": "x.json"}}, "flags_file"),
         ({"database": DATABASE, "featureFlags": {"colour": 1}}, "colour"),

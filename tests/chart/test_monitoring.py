@@ -166,6 +166,7 @@ HEALTHY = {
     'coproc_flag_info{namespace="fhe",instance="a",flag="maximum_batch",value="64"}': "1x80",
     'coproc_flag_info{namespace="fhe",instance="b",flag="maximum_batch",value="32"}': "1x80",
     'coproc_breaker_state{namespace="fhe",instance="a",dependency="database",state="closed"}': "1x80",
+    'coproc_breaker_state{namespace="fhe",instance="a",dependency="object_store",state="closed"}': "1x80",
     'coproc_database_connections{namespace="fhe",instance="a",state="in_use"}': "2x80",
     'coproc_database_connections_limit{namespace="fhe",instance="a"}': "8x80",
     'coproc_store_operation_duration_seconds_bucket{namespace="fhe",operation="claim",le="0.1"}': "0+60x80",
@@ -220,7 +221,10 @@ TROUBLE: dict[str, dict[str, str | None]] = {
         only('coproc_flag_info{namespace="fhe",instance="b",flag="strategy"'): None,
         'coproc_flag_info{namespace="fhe",instance="b",flag="strategy",value="latency"}': "1x80",
     },
-    "CoprocDatabaseAway": {only("coproc_breaker_state"): "0x80"},
+    "CoprocDatabaseAway": {only('coproc_breaker_state{namespace="fhe",instance="a",dependency="database"'): "0x80"},
+    "CoprocObjectStoreAway": {
+        only('coproc_breaker_state{namespace="fhe",instance="a",dependency="object_store"'): "0x80"
+    },
     "CoprocDatabaseConnectionsUsedUp": {only("coproc_database_connections{"): "8x80"},
     "CoprocStoreSlow": {
         only('coproc_store_operation_duration_seconds_bucket{namespace="fhe",operation="claim",le="0.1"}'): "0+1x80"

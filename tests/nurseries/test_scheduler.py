@@ -16,11 +16,13 @@ from coproc.executors.reference import ReferenceExecutor
 from coproc.keyring import KeyCache
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.program.types import FheType, Handle, handle_type, new_handle
-from coproc.resilience import FullJitter
+from coproc.resilience import CircuitOpen, FullJitter
 from coproc.scheduling.batch import kind_of
 from coproc.scheduling.model import Policy
 from coproc.store.base import State, StoredCiphertext, Submission
+from coproc.store.faults import DatabaseUnavailable
 from coproc.store.memory import MemoryStore
+from coproc.store.objects import ObjectLost, ObjectStoreUnavailable
 from coproc.store.rules import ATTEMPTS_EXHAUSTED, INPUT_FAILED
 from coproc.tfhe.ciphertext import read_ciphertext, write_ciphertext
 from coproc.tfhe.parameters import TOY_2_2
@@ -59,6 +61,8 @@ class FlakyStore(MemoryStore):
         self.finished: list[GroupOutcome] = []
         self.refused: set[int] = set()
         """Groups whose outcome is refused, unless it comes alone."""
+        self.lost: set[Handle] = set()
+        """Handles whose objects are gone."""
         self.reads = 0
 
     def _fail(self, what: str) -> None:
@@ -72,6 +76,10 @@ class FlakyStore(MemoryStore):
 
     async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
         self._fail("get_ciphertexts")
+        if gone := self.lost.intersection(handles):
+            error = ObjectLost("no such object")
+            error.handles = sorted(gone)
+            raise error
         self.reads += len(handles)
         return await super().get_ciphertexts(handles)
 
@@ -289,6 +297,34 @@ async def test_a_database_that_is_away_costs_nobody_an_attempt() -> None:
         assert await bench.value(computation.output) == 251
         assert len(bench.store.finished) == 1
         assert not any(bench.store.outages.values())
+
+
+@pytest.mark.parametrize("away", [ObjectStoreUnavailable, DatabaseUnavailable, CircuitOpen])
+async def test_an_executor_that_cannot_read_a_key_costs_nobody_an_attempt(away: type[RecoverableError]) -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        bench.executor.errors = [away("away") for _ in range(POLICY.attempts + 2)]
+        computation = apply(Operation.NEG, operand.handle)
+        await bench.submit(computation)
+        await bench.start()
+        await bench.done(computation.output)
+        assert await bench.value(computation.output) == 251
+        assert not bench.executor.errors
+
+
+async def test_a_lost_object_fails_what_reads_it_and_nothing_else() -> None:
+    async with working() as bench:
+        lost, fine = encrypted(5), encrypted(6)
+        await bench.store.put_ciphertexts([lost, fine])
+        bench.store.lost = {lost.handle}
+        work = [apply(Operation.NEG, lost.handle), apply(Operation.NEG, fine.handle)]
+        await bench.submit(work[0])
+        await bench.submit(work[1], transaction=b"u" * 32)
+        await bench.start(replace(POLICY, window=0.05))
+        await bench.done(*(computation.output for computation in work))
+        assert (await bench.failure(work[0].output)).rule == "OBJECT_LOST"
+        assert await bench.value(work[1].output) == 250
 
 
 async def test_leases_outlast_long_jobs() -> None:
