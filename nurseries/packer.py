@@ -105,7 +105,7 @@ class Packer:
             try:
                 async with self._store.wakeups() as wakeups:
                     async for topic in wakeups:
-                        if topic is Topic.WORK:
+                        if topic is Topic.THAW:
                             self._asked.set()
             except RecoverableError as error:
                 log.warning("no wake-ups", error=error.message)

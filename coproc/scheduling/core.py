@@ -7,7 +7,8 @@ The rules:
 
 - *Batches.* A lone group starts at once. Where groups follow each other closely, they wait ``window`` seconds for
   company; while all job slots are taken, more comes.
-- *Claims.* At most one batch at a time, and a batch that is not full waits for the claim that may fill it. Who has no
+- *Claims.* At most one batch at a time, and a batch that is not full waits for the claim that may fill it. A claim that
+  brings a single group has found the last one; one that brings a few may have left more of the same tenants. Who has no
   free job slot lets idle workers claim first and keeps a small reserve: what it holds, nobody else can compute.
 - *Order.* The tenant that was served least comes first (start-time fair queueing, Goyal et al. 1996); within a tenant
   the longest critical path, so that the batch ends as early as it can; after ``patience`` seconds the oldest.
@@ -145,7 +146,7 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
     if more or state.claim_due <= now:
         # Woken while the claim was under way: it may have looked too early.
         claim_due = now + _deference(state)
-    elif came:
+    elif len(event.groups) > 1:
         # What is left, if anything, is that of tenants who had more than their share of the claim: no hurry.
         claim_due = now + (_deference(state) or policy.window)
     else:

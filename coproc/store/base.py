@@ -154,6 +154,8 @@ class Topic(IntEnum):
     RESULTS = 1
     ENDED = 2
     """Work under lease was taken back: it is not wanted any more."""
+    THAW = 3
+    """A compressed ciphertext is to be brought back."""
 
 
 class Store(Protocol):

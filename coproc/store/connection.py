@@ -106,7 +106,9 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
         del interval  # Trio needs no polling
         fd = self.pgconn.socket
         try:
-            with trio.move_on_after(float("inf") if timeout is None else timeout):
+            if timeout is None:
+                return await _drive(gen, fd)
+            with trio.move_on_after(timeout):
                 return await _drive(gen, fd)
         except (trio.Cancelled, KeyboardInterrupt):
             if self._pipeline is not None or self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:

@@ -92,7 +92,7 @@ async def ask(connection: TrioConnection, handles: Collection[Handle]) -> None:
     await connection.execute(
         "insert into thaws (handle) select unnest(%s::bytea[]) on conflict do nothing", [sorted(handles)]
     )
-    await graph.notify(connection, Topic.WORK)
+    await graph.notify(connection, Topic.THAW)
 
 
 async def claim(connection: TrioConnection, limit: int, lease_seconds: float) -> blobs.Found:

@@ -64,7 +64,7 @@ class FormsMemoryStore(SweptMemoryStore):
         await trio.lowlevel.checkpoint()
         for handle in sorted(handles):
             self._thaws.setdefault(handle, -math.inf)
-        self._wake(Topic.WORK)
+        self._wake(Topic.THAW)
 
     async def claim_thaws(self, limit: int, lease_seconds: float) -> Sequence[StoredCiphertext]:
         """Take what was asked for; see ``FormsStore.claim_thaws``."""

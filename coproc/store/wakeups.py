@@ -7,7 +7,7 @@ waiting another one takes over. Nobody's slowness holds up another, since wake-u
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import trio
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from coproc.store.connection import TrioConnection
     from coproc.store.pool import Pool
+
+
+_TOPICS: Final = {str(int(topic)): topic for topic in Topic}
+"""Others are those of a later release."""
 
 
 class Listener:
@@ -71,9 +75,9 @@ class _Line:
         try:
             async with aclosing(self.connection.notifies(stop_after=1)) as notifications:
                 async for notification in notifications:
-                    if notification.payload in ("0", "1", "2"):
+                    if (topic := _TOPICS.get(notification.payload)) is not None:
                         for member in self.members:
-                            member.waiting[Topic(int(notification.payload))] = None
+                            member.waiting[topic] = None
         except psycopg.OperationalError:
             self.is_lost = True
         finally:

@@ -97,7 +97,9 @@ def test_claims_are_of_one_batch_and_leave_room_for_what_is_held() -> None:
     machine = Machine(State(replace(POLICY, capacity=6)))
     assert machine.feed(WorkWaiting()) == [Claim(4)]
     assert machine.feed(Claimed((candidate(0),))) == [Start(1, (group(0),))], "a lone one starts at once"
-    assert machine.feed(Tick(), at=POLICY.deference) == [Claim(1)], "a reserve, after those who have nothing to do"
+    assert machine.feed(Tick(), at=POLICY.deference) == [], "one came where four were wanted: there are no more"
+    assert machine.feed(WorkWaiting()) == []
+    assert machine.feed(Tick(), at=2 * POLICY.deference) == [Claim(1)], "a reserve, after those who have nothing to do"
     machine.feed(Claimed((candidate(1),)))
     assert machine.feed(WorkWaiting(), at=1.0) == [], "the reserve is full"
     assert machine.feed(Computed(1), at=2.0) == [Claim(3)], "what may fill the batch is asked for before it starts"

@@ -86,7 +86,7 @@ async def test_what_is_asked_for_is_brought_back_once(store: ViewedStore) -> Non
     with trio.fail_after(10):
         async with store.wakeups() as wakeups:
             await store.ask_plain([a, b, absent])
-            assert await wakeups.receive() is Topic.WORK
+            assert await wakeups.receive() is Topic.THAW
             await store.ask_plain([b, c])
             claimed = {item.handle for item in await store.claim_thaws(2, 60)}
             claimed |= {item.handle for item in await store.claim_thaws(10, 60)}
