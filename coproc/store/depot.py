@@ -21,11 +21,12 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import structlog
 import trio
 
-from coproc.errors import CoprocError, RecoverableError
+from coproc.errors import CoprocError, RecoverableError, log_fields
 from coproc.resilience import Breaker, BreakerState, FullJitter, Guard, RetryPolicy, retry
-from coproc.store.objects import FROM_BYTES, KEEP_SECONDS, ObjectLost, ObjectStoreUnavailable, Place
+from coproc.store.objects import FROM_BYTES, KEEP_SECONDS, ObjectLocked, ObjectLost, ObjectStoreUnavailable, Place
 from coproc.store.tables import NEWEST, has_table
 from coproc.store.transactions import Transactional
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from coproc.store.pool import Pool
 
 K = TypeVar("K", bound="Hashable")
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 AT_ONCE: Final = 8
@@ -49,6 +51,8 @@ CHECK_SECONDS: Final = 10.0
 SIGN_SECONDS: Final = 5.0
 """How long it may take to give one."""
 DELETED_AT_ONCE: Final = 100
+HASHED_AT_ONCE: Final = 1 << 18
+"""Bytes that take less time to hash, half a millisecond, than it is worth to ask a thread."""
 MARK: Final = "coproc"
 """Name of the object that says whose folder this is."""
 NOT_SET: Final = (
@@ -163,7 +167,10 @@ class Depot(Transactional):
     # ---------------------------------------------------------------------------------------------- garbage
 
     async def sweep(self) -> tuple[int, bool]:
-        """Delete objects that nothing has referred to for long; returns how many, and whether there are more."""
+        """Delete objects that nothing has referred to for long; returns how many, and whether there are more.
+
+        Raises RecoverableError when the object store is out of reach.
+        """
         objects = self._objects
         if objects is None or not await self._is_possible():
             return 0, False
@@ -174,19 +181,29 @@ class Depot(Transactional):
             return [name for (name,) in await cursor.fetchall()]
 
         doomed = await self._atomically(doom)
+        if not doomed:
+            return 0, False
         gone: list[str] = []
+        locked: list[str] = []
 
         async def delete(name: str) -> None:
-            await self._call(partial(objects.delete, name), "deleting an object")
-            gone.append(name)
+            try:
+                await self._call(partial(objects.delete, name), "deleting an object")
+                gone.append(name)
+            except ObjectLocked as error:
+                locked.append(name)
+                log.warning("an object stays", **log_fields(error))
 
         try:
             await self._side_by_side(partial(delete, name) for name in doomed)
         finally:
-            if gone:
-                with trio.move_on_after(SIGN_SECONDS, shield=True):
-                    async with self.pool.connection() as connection:
-                        await connection.execute("delete from loose_objects where name = any(%s)", [gone])
+            with trio.move_on_after(SIGN_SECONDS, shield=True):
+                async with self.pool.connection() as connection:
+                    await connection.execute("delete from loose_objects where name = any(%s)", [gone])
+                    # To the end of the queue, so that they hold up nothing else.
+                    await connection.execute(
+                        "update loose_objects set since = clock_timestamp() where name = any(%s)", [locked]
+                    )
         return len(gone), len(doomed) == DELETED_AT_ONCE
 
     # ----------------------------------------------------------------------------------------------- health
@@ -300,5 +317,11 @@ async def settle(connection: TrioConnection, names: Collection[str]) -> None:
 
 
 async def digests_of(values: Mapping[K, bytes]) -> dict[K, bytes]:
-    """Compute SHA-256 of values, on a thread."""
-    return await trio.to_thread.run_sync(lambda: {key: hashlib.sha256(data).digest() for key, data in values.items()})
+    """Compute SHA-256 of values; of many bytes on a thread."""
+
+    def compute() -> dict[K, bytes]:
+        return {key: hashlib.sha256(data).digest() for key, data in values.items()}
+
+    if sum(map(len, values.values())) <= HASHED_AT_ONCE:
+        return compute()
+    return await trio.to_thread.run_sync(compute)

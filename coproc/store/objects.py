@@ -43,6 +43,12 @@ class ObjectStoreUnavailable(RecoverableError):
     rule = "OBJECT_STORE_UNAVAILABLE"
 
 
+class ObjectLocked(IrrecoverableError):
+    """The object store does not let us delete this object."""
+
+    rule = "OBJECT_LOCKED"
+
+
 class ObjectLost(IrrecoverableError):
     """The object store has no such object, or other bytes than were stored."""
 
@@ -66,7 +72,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, name: str) -> None:
-        """Delete an object; one that is not there counts as deleted."""
+        """Delete an object; one that is not there counts as deleted. Raises ObjectLocked."""
         ...
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
-from coproc.store.objects import ObjectLost, ObjectStoreUnavailable
+from coproc.store.objects import ObjectLocked, ObjectLost, ObjectStoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -102,6 +102,8 @@ class S3Objects:
         async with self._call("DELETE", name) as response:
             if not response.is_success:
                 code = await _code(response)
+                if response.status_code == 403:
+                    raise ObjectLocked(f"the object store refuses to delete an object: {code}", object=name)
                 if not _is_absent(response, code):
                     raise _unavailable(response, code)
 

@@ -19,7 +19,7 @@ from coproc.store.base import KeyRecord
 from coproc.store.connection import TrioConnection
 from coproc.store.depot import Depot
 from coproc.store.migrator import OLDEST_SCHEMA, migrate, shipped_migrations
-from coproc.store.objects import ObjectLost, ObjectStoreUnavailable, read_what_is_left
+from coproc.store.objects import ObjectLocked, ObjectLost, ObjectStoreUnavailable, read_what_is_left
 from coproc.store.open import open_store
 from coproc.store.pool import Pool
 from coproc.store.postgres import PostgresStore
@@ -225,6 +225,32 @@ async def test_a_deleted_rows_object_is_deleted_even_if_it_cannot_be_at_once(
         assert await at.rows(b"select from loose_objects") == []
 
 
+async def test_what_cannot_be_deleted_holds_up_nothing_else(
+    database_url: str, objects: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(database_url, objects) as at:
+        await with_key(at.store)
+        handles = await upload(at.store, 3)
+        (locked, *_) = await at.names(*handles)
+        whole = at.client.delete
+
+        async def delete(name: str) -> None:
+            if name == locked:
+                raise ObjectLocked("403 AccessDenied")
+            await whole(name)
+
+        monkeypatch.setattr(at.client, "delete", delete)
+        monkeypatch.setattr("coproc.store.depot.DELETED_AT_ONCE", 2)
+        await at.store.sweep(EVERYTHING, 10)
+        assert [await at.store.sweep_objects() for _ in range(2)] == [(1, True), (1, True)]
+        assert at.stored() == {locked}
+        assert await at.store.sweep_objects() == (0, False)
+        assert at.store.guards[-1].failures == 0, "an answer"
+        monkeypatch.undo()
+        assert await at.store.sweep_objects() == (1, False)
+        assert at.stored() == set()
+
+
 async def test_nothing_comes_to_refer_to_what_is_being_deleted(
     database_url: str, objects: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +431,29 @@ async def test_another_bucket_and_other_keys_are_refused(database_url: str, obje
             assert guard.name == "object_store"
             assert guard.error is not None
             assert reason in guard.error
+    async with bench(database_url, objects) as at:
+        reader = S3Objects(replace(settings, secret_key="wrong"))  # noqa: S106
+        with pytest.raises(ObjectLocked, match="SignatureDoesNotMatch"):
+            await reader.delete("anything")
+        await reader.aclose()
+        assert len(at.stored()) == 1
+
+
+async def test_without_keys_those_of_the_environment_are_used(
+    database_url: str, objects: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(objects.settings, access_key=None, secret_key=None)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    async with open_store(database_url, objects=settings) as store:
+        with pytest.raises(ObjectStoreUnavailable, match="no credentials"):
+            await with_key(store)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", str(objects.settings.access_key))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", str(objects.settings.secret_key))
+    async with open_store(database_url, objects=settings) as store:
+        await with_key(store)
+        assert await store.read_key(KEY) == KEY_DATA
+    assert len(objects.names()) == 1
 
 
 async def test_two_databases_share_a_bucket(database_url: str, empty_database_url: str, objects: ObjectServer) -> None:
