@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 I16, I32, I64, DOUBLE, POINTER, VOID = "i16", "i32", "i64", "double", "ptr", "void"
+CACHE_LINE = 64
+"""Bytes of a cache line."""
 
 
 def vector(lanes: int, element: str) -> str:
@@ -74,7 +76,8 @@ class Function:
             f"{value.type} noalias {value.text}" if value.type == POINTER else value.typed for value in self._parameters
         )
         linkage = "" if self._exported else "internal "
-        inlining = "" if self._exported else " noinline"
+        # Where vectors are moved to the stack none should lie across two cache lines, nor across two pages.
+        inlining = "" if self._exported else f" noinline alignstack({CACHE_LINE})"
         body = "\n".join(self._lines)
         # A loop that looks like memset stays a loop: code that calls nothing outside can be loaded anywhere.
         head = f'define {linkage}void @{self.name}({kinds}) nounwind "no-builtins"{inlining}'
