@@ -271,6 +271,7 @@ def test_the_register_allocator_keeps_the_transform_in_registers(
     for function, limit in zip(("digits", "forward", "inverse", "middle"), limits, strict=True):
         (body,) = re.findall(rf"\n{function}:.*?\n(.*?)\.Lfunc_end", assembly, re.DOTALL)
         spills = len(re.findall(rf"{register}\d+, -?\d*\(%rsp\)|-?\d*\(%rsp\), %{register}", body))
+        assert not re.search(r"vmovu\w+\s[^\n]*\(%rsp\)", body), f"the stack of {function} is not aligned"
         assert spills <= limit, f"{function} moves {spills} vectors to the stack and back"
 
 
