@@ -43,6 +43,7 @@ class Evaluation:
         width = prepared_key.parameters.big_lwe_dimension + 1
         check_inputs(circuit, inputs, width)
         self.executor, self.key = executor, prepared_key
+        self.levels: LevelExecutor = executor if isinstance(executor, LevelExecutor) else _Steps(executor)
         self._circuit = circuit
         self._slots, capacity = assign_slots(circuit)
         self._ciphertexts = storage(capacity, width)
@@ -134,8 +135,6 @@ class _OpenLevel:
         self, level: Level, tables: Sequence[LookUpTable], switched: NDArray[np.uint16], targets: NDArray[np.int64]
     ) -> None:
         self._level, self._tables, self._switched, self._targets = level, tables, switched, targets
-        outputs = np.array([len(table.boxes) for table in tables], dtype=np.int64)[level.table]
-        self._ends = np.cumsum(outputs)
         self.done = 0
 
     @property
@@ -144,16 +143,19 @@ class _OpenLevel:
         return self._level.bootstraps - self.done
 
     def part(self, count: int, ciphertexts: NDArray[np.uint64]) -> LookUpsPart:
-        """Return the next ``count`` bootstraps, with no more forms and tables than they use."""
+        """Return the next ``count`` bootstraps, with no more forms than they use."""
+        level = self._level
+        if count == level.bootstraps:
+            return LookUpsPart(
+                self._switched, LookUps(level.form, level.table, self._tables), ciphertexts, self._targets
+            )
         begin, end = self.done, self.done + count
-        form, table = self._level.form[begin:end], self._level.table[begin:end]
-        used, renumbered = np.unique(table, return_inverse=True)
+        ends = np.cumsum(np.array([len(table.boxes) for table in self._tables], dtype=np.int64)[level.table])
+        first, last = int(ends[begin - 1]) if begin else 0, int(ends[end - 1])
+        form = level.form[begin:end]
         first_form, last_form = int(form.min()), int(form.max())
-        first = int(self._ends[begin - 1]) if begin else 0
-        tables = [self._tables[int(number)] for number in used]
-        look_ups = LookUps(form - first_form, renumbered.astype(np.int32), tables)
-        switched = self._switched[first_form : last_form + 1]
-        return LookUpsPart(switched, look_ups, ciphertexts, self._targets[first : int(self._ends[end - 1])])
+        look_ups = LookUps(form - np.int32(first_form), level.table[begin:end], self._tables)
+        return LookUpsPart(self._switched[first_form : last_form + 1], look_ups, ciphertexts, self._targets[first:last])
 
 
 def run_together(turns: Sequence[tuple[Evaluation, int]]) -> None:
@@ -167,40 +169,40 @@ def run_together(turns: Sequence[tuple[Evaluation, int]]) -> None:
     Raises:
         InvalidInput: no level is left, or the evaluations do not belong together.
     """
-    executor, key = turns[0][0].executor, turns[0][0].key
-    if any(one.executor is not executor or one.key is not key for one, _ in turns):
+    first = turns[0][0]
+    if any(one.executor is not first.executor or one.key is not first.key for one, _ in turns):
         raise InvalidInput("turns", "must be on one executor and under one key")
-    beginning = [one for one, _ in turns if not one.has_begun]
-    forms = [one.begin_level() for one in beginning]
-    if isinstance(executor, LevelExecutor):
-        for one, rows in zip(beginning, executor.switch_forms(key, forms) if forms else (), strict=True):
+    if beginning := [one for one, _ in turns if not one.has_begun]:
+        switched = first.levels.switch_forms(first.key, [one.begin_level() for one in beginning])
+        for one, rows in zip(beginning, switched, strict=True):
             one.switched(rows)
-        executor.look_up(key, [one.next_look_ups(count) for one, count in turns])
-    else:
-        for one, rows in zip(beginning, _switch_forms(executor, key, forms) if forms else (), strict=True):
-            one.switched(rows)
-        _look_up(executor, key, [one.next_look_ups(count) for one, count in turns])
+    first.levels.look_up(first.key, [one.next_look_ups(count) for one, count in turns])
     for one, count in turns:
         one.passed(count)
 
 
-def _switch_forms(executor: Executor, key: PreparedKey, parts: Sequence[FormsPart]) -> list[NDArray[np.uint16]]:
-    """Do what ``LevelExecutor.switch_forms`` does, on any executor."""
-    half_step = key.parameters.delta_log2 - HALF_STEP_BELOW_DELTA
-    combined = [linear_combinations(part.forms, part.ciphertexts, part.rows, half_step) for part in parts]
-    switched = modulus_switch(executor.keyswitch(key, np.concatenate(combined)), key.parameters)
-    return np.split(switched, np.cumsum([part.forms.count for part in parts])[:-1])
+class _Steps:
+    """Any executor as one that runs levels: what it does not do by itself is done here, in numpy."""
 
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
 
-def _look_up(executor: Executor, key: PreparedKey, parts: Sequence[LookUpsPart]) -> None:
-    """Do what ``LevelExecutor.look_up`` does, on any executor."""
-    joined = join_look_ups([(part.look_ups, len(part.switched)) for part in parts])
-    switched = np.concatenate([part.switched for part in parts])
-    fresh = executor.bootstrap(key, switched, joined.form, joined.table, joined.tables)
-    first = 0
-    for part in parts:
-        part.ciphertexts[part.targets] = fresh[first : first + len(part.targets)]
-        first += len(part.targets)
+    def switch_forms(self, prepared: PreparedKey, parts: Sequence[FormsPart]) -> list[NDArray[np.uint16]]:
+        """See ``LevelExecutor.switch_forms``."""
+        half_step = prepared.parameters.delta_log2 - HALF_STEP_BELOW_DELTA
+        combined = [linear_combinations(part.forms, part.ciphertexts, part.rows, half_step) for part in parts]
+        switched = modulus_switch(self._executor.keyswitch(prepared, np.concatenate(combined)), prepared.parameters)
+        return np.split(switched, np.cumsum([part.forms.count for part in parts])[:-1])
+
+    def look_up(self, prepared: PreparedKey, parts: Sequence[LookUpsPart]) -> None:
+        """See ``LevelExecutor.look_up``."""
+        joined = join_look_ups([(part.look_ups, len(part.switched)) for part in parts])
+        switched = np.concatenate([part.switched for part in parts])
+        fresh = self._executor.bootstrap(prepared, switched, joined.form, joined.table, joined.tables)
+        first = 0
+        for part in parts:
+            part.ciphertexts[part.targets] = fresh[first : first + len(part.targets)]
+            first += len(part.targets)
 
 
 def storage(rows: int, width: int) -> NDArray[np.uint64]:

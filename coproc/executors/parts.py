@@ -71,6 +71,9 @@ class JoinedForms(Generic[Row]):
 
 def join_forms(parts: Sequence[tuple[LinearForms, NDArray[Row]]]) -> JoinedForms[Row]:
     """Put forms one after the other, each with the rows of its terms."""
+    if len(parts) == 1:
+        forms, rows = parts[0]
+        return JoinedForms(forms.offsets.astype(np.int64), rows, forms.coefficients, forms.constants)
     ends = np.cumsum(np.concatenate([np.diff(forms.offsets) for forms, _ in parts]), dtype=np.int64)
     return JoinedForms(
         offsets=np.concatenate([np.zeros(1, dtype=np.int64), ends]),
@@ -81,14 +84,17 @@ def join_forms(parts: Sequence[tuple[LinearForms, NDArray[Row]]]) -> JoinedForms
 
 
 def join_look_ups(parts: Sequence[tuple[LookUps, int]]) -> LookUps:
-    """Put look-ups one after the other, each with the number of forms that they read from."""
+    """Put look-ups one after the other, each with the number of forms that they read from; equal tables become one."""
     if len(parts) == 1:
         return parts[0][0]
-    first_form = np.cumsum([0, *(forms for _, forms in parts[:-1])])
-    first_table = np.cumsum([0, *(len(part.tables) for part, _ in parts[:-1])])
-    placed = [(part, *first) for (part, _), *first in zip(parts, first_form, first_table, strict=True)]
-    return LookUps(
-        np.concatenate([part.form + first for part, first, _ in placed], dtype=np.int32),
-        np.concatenate([part.table + first for part, _, first in placed], dtype=np.int32),
-        [table for part, _, _ in placed for table in part.tables],
-    )
+    numbers: dict[LookUpTable, int] = {}
+    form: list[NDArray[np.int32]] = []
+    table: list[NDArray[np.int32]] = []
+    first = 0
+    for look_ups, forms in parts:
+        used, places = np.unique(look_ups.table, return_inverse=True)
+        joined = [numbers.setdefault(look_ups.tables[int(number)], len(numbers)) for number in used]
+        table.append(np.array(joined, dtype=np.int32)[places])
+        form.append(look_ups.form + np.int32(first))
+        first += forms
+    return LookUps(np.concatenate(form), np.concatenate(table), tuple(numbers))

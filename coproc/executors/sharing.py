@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS: Final = 128
 """Bootstraps on each lane in one run, at most: with real parameters less than a second."""
-LEAST_ROUNDS: Final = 16
-"""Bootstraps on each lane for which a run may always last: shorter ones would leave the kernel's batches unfilled."""
+LEAST_ROUNDS: Final = 8
+"""Bootstraps on each lane for which a run may always last: a batch of so many takes less than a tenth longer for each
+of them than the largest, and shorter ones much longer."""
+
+
+EQUAL_SHARES: Final = 2
+"""How many equal shares of the narrowest level one run may have: with one, levels that are about as narrow would cut
+wider ones into runs that leave batches unfilled."""
 
 
 def run_width(waiting: Sequence[int], lanes: int) -> int:
@@ -32,7 +38,7 @@ def run_width(waiting: Sequence[int], lanes: int) -> int:
     """
     if len(waiting) == 1:
         return MOST_ROUNDS * lanes
-    return min(MOST_ROUNDS * lanes, max(LEAST_ROUNDS * lanes, len(waiting) * min(waiting)))
+    return min(MOST_ROUNDS * lanes, max(LEAST_ROUNDS * lanes, EQUAL_SHARES * len(waiting) * min(waiting)))
 
 
 def shares(waiting: Sequence[int], width: int, lanes: int) -> list[int]:

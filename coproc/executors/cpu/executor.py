@@ -213,7 +213,8 @@ class CpuExecutor:
             kernel.switch(address(small), address(switched), dimension, small.shape[1], begin, end)
 
         self._spread(switch, count, max(SWITCHES, -(-count // self.threads)))
-        return np.split(switched, np.cumsum([part.forms.count for part in parts])[:-1])
+        ends = np.cumsum([part.forms.count for part in parts]).tolist()
+        return [switched[end - part.forms.count : end] for part, end in zip(parts, ends, strict=True)]
 
     def look_up(self, prepared: PreparedKey, parts: Sequence[LookUpsPart]) -> None:
         """Bootstrap in place; see ``LevelExecutor.look_up``. Batches are cut over all parts together."""
@@ -227,7 +228,8 @@ class CpuExecutor:
             _check_rows("targets", part.targets, len(part.ciphertexts))
         look_ups = join_look_ups([(part.look_ups, len(part.switched)) for part in parts])
         targets = np.concatenate([part.targets + shift for part, shift in zip(parts, shifts, strict=True)])
-        self._rotate(own, np.concatenate([part.switched for part in parts]), look_ups, base, targets)
+        switched = parts[0].switched if len(parts) == 1 else np.concatenate([part.switched for part in parts])
+        self._rotate(own, np.ascontiguousarray(switched), look_ups, base, targets)
 
     def _products(
         self, own: CpuKey, source: NDArray[np.uint64], before: Callable[[int, int], None]
