@@ -65,13 +65,14 @@ def rolling(restarts: int, together: bool, pause: float, seed: int | None) -> No
 
 @main.command()
 @click.option("--count", default=50, show_default=True)
+@click.option("--objects", is_flag=True, help="Large values are in an object store.")
 @SEED
-def kills(count: int, seed: int | None) -> None:
+def kills(count: int, objects: bool, seed: int | None) -> None:  # noqa: FBT001 - an option
     """Send SIGKILL to workers, Postgres and its sessions."""
     kinds: Sequence[Kind] = ("kill", "kill_postgres", "kill", "kill_session")
     seed = chosen(seed)
     faults = draw(seed, kinds, count, {"worker": ROLES["worker"]}, pace=(0.0, 3.0))
-    play("kills", Round(seed, faults, settings=QUICK, helpers=4, cores=4, jobs_between=2))
+    play("kills", Round(seed, faults, settings=QUICK, helpers=4, cores=4, jobs_between=2, with_objects=objects))
 
 
 @main.command()
@@ -88,7 +89,8 @@ def storm(count: int, seed: int | None) -> None:
     kinds: list[Kind] = [kind for kind in EVERYTHING if not impossible.get(kind)]
     seed = chosen(seed)
     faults = draw(seed, kinds, count, ROLES, pace=(1.0, 6.0))
-    play("storm", Round(seed, faults, settings=QUICK, helpers=4, cores=4, disk_bytes=1 << 30 if disk else None))
+    disk_bytes = 1 << 30 if disk else None
+    play("storm", Round(seed, faults, settings=QUICK, helpers=4, cores=4, disk_bytes=disk_bytes, with_objects=True))
 
 
 @main.command()

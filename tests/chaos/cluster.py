@@ -27,6 +27,7 @@ import psycopg
 
 from coproc.config import Addresses
 from coproc.store.embedded import Cluster, environment, left_server, prepare_cluster
+from tests.fixtures.objects import ObjectServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -273,13 +274,29 @@ class ServiceProcess:
 class Deployment:
     """Several processes of every role on one database; those of a role share one port, as behind a load balancer."""
 
-    def __init__(self, folder: Path, *, roles: Mapping[str, int], settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        roles: Mapping[str, int],
+        settings: Mapping[str, str] | None = None,
+        objects: ObjectServer | None = None,
+    ) -> None:
         """Prepare ``roles``: how many processes of each; ``settings`` are further ``COPROC_...`` variables."""
         self.folder = folder
+        self.objects = objects
         self.clock = Clock(folder)
         self.postgres = PostgresProcess(folder / "database", self.clock)
         self.grpc_port, self.results_port = free_port(), free_port()
         self._settings = dict(settings or {})
+        if objects is not None:
+            reached = objects.settings
+            self._settings |= {
+                "OBJECT_STORE_URL": reached.url,
+                "OBJECT_STORE_ACCESS_KEY": str(reached.access_key),
+                "OBJECT_STORE_SECRET_KEY": str(reached.secret_key),
+                "OBJECT_STORE_FROM_BYTES": "100",
+            }
         self._numbers = 0
         self._rolling: list[ServiceProcess] = []
         """Parts of the update under way, old and new."""
@@ -350,7 +367,11 @@ class Deployment:
 
 @contextmanager
 def deployment(
-    *, roles: Mapping[str, int], settings: Mapping[str, str] | None = None, disk_bytes: int | None = None
+    *,
+    roles: Mapping[str, int],
+    settings: Mapping[str, str] | None = None,
+    disk_bytes: int | None = None,
+    with_objects: bool = False,
 ) -> Generator[Deployment]:
     """A running deployment; with ``disk_bytes`` its database is on a file system of that size (needs root).
 
@@ -366,7 +387,11 @@ def deployment(
             mount = ["mount", "-t", "tmpfs", "-o", f"size={disk_bytes},mode=755", "tmpfs", str(disk)]
             subprocess.run(mount, check=True)
             stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=True)
-        made = Deployment(folder, roles=roles, settings=settings)
+        objects = ObjectServer(folder / "objects") if with_objects else None
+        if objects is not None:
+            objects.start()
+            stack.callback(objects.stop)
+        made = Deployment(folder, roles=roles, settings=settings, objects=objects)
         stack.callback(made.close)
         try:
             made.start()

@@ -50,6 +50,8 @@ class Round:
     helpers: int = 2
     cores: int = 2
     disk_bytes: int | None = None
+    with_objects: bool = False
+    """Whether large values are in an object store."""
     pause: float = 0.2
     jobs_between: int = 0
     """Jobs that callers must have finished between two faults."""
@@ -83,7 +85,9 @@ class Report:
 
 def run_round(plan: Round) -> Report:
     """Play a round; raises ChaosFailure, with everything that is wrong, if a promise was broken."""
-    with deployment(roles=plan.roles, settings=plan.settings, disk_bytes=plan.disk_bytes) as deployed:
+    with deployment(
+        roles=plan.roles, settings=plan.settings, disk_bytes=plan.disk_bytes, with_objects=plan.with_objects
+    ) as deployed:
         return trio.run(partial(_play, plan, deployed))
 
 
@@ -158,7 +162,8 @@ async def _play(plan: Round, deployed: Deployment) -> Report:
     faults = [*ledger.wrong]
     if not plan.may_fail_calls:
         faults += [f"failed call: {text}" for text in ledger.failed_calls]
-    faults += await trio.to_thread.run_sync(invariants.check_database, deployed.postgres.url, ledger, key)
+    root = deployed.objects.root if deployed.objects is not None else None
+    faults += await trio.to_thread.run_sync(invariants.check_database, deployed.postgres.url, ledger, key, root)
     faults += await trio.to_thread.run_sync(invariants.check_records, deployed.postgres.url, faithful)
     faults += await trio.to_thread.run_sync(invariants.check_logs, deployed.folder)
     if not ledger.acknowledged:

@@ -34,6 +34,7 @@ Kind: TypeAlias = Literal[
     "stall_postgres",
     "fill_disk",
     "shift_clock",
+    "stop_objects",
 ]
 EVERYTHING: Final[tuple[Kind, ...]] = get_args(Kind)
 ON_SERVICES: Final[frozenset[Kind]] = frozenset({"roll", "kill", "stall"})
@@ -76,13 +77,14 @@ def draw(
             "restart_postgres": chance.uniform(0, 3),
             "kill_postgres": chance.uniform(0, 2),
             "fill_disk": chance.uniform(2, 6),
+            "stop_objects": chance.uniform(1, 10),
             "shift_clock": chance.choice([-86_400.0, -3_600.0, -60.0, 60.0, 3_600.0, 86_400.0]),
         }.get(kind, 0.0)
         faults.append(Fault(chance.uniform(*pace), kind, role, index, seconds, chance.random()))
     return tuple(faults)
 
 
-async def carry_out(fault: Fault, deployment: Deployment) -> None:  # noqa: C901 - one case a kind
+async def carry_out(fault: Fault, deployment: Deployment) -> None:  # noqa: C901, PLR0912 - one case a kind
     """Do the damage, and undo what of it an operator or the machine would undo."""
     on_thread = trio.to_thread.run_sync
     postgres = deployment.postgres
@@ -123,6 +125,11 @@ async def carry_out(fault: Fault, deployment: Deployment) -> None:  # noqa: C901
                 postgres.signal_group(signal.SIGCONT)
         case "fill_disk":
             await fill_disk(deployment, fault.seconds)
+        case "stop_objects":
+            assert deployment.objects is not None
+            deployment.objects.stop()
+            await trio.sleep(fault.seconds)
+            await on_thread(deployment.objects.start)
         case "shift_clock":
             deployment.clock.put(deployment.clock.offset + int(fault.seconds))
 

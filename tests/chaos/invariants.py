@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from coproc.store.depot import MARK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -40,8 +42,8 @@ def last_sequence(url: str) -> int:
     return int(row[0]) if row else 0
 
 
-def check_database(url: str, ledger: Ledger, key: ClientKey) -> list[str]:
-    """Hold the database to what was acknowledged; returns what is wrong."""
+def check_database(url: str, ledger: Ledger, key: ClientKey, objects: Path | None = None) -> list[str]:
+    """Hold the database, and the folder with its objects, to what was acknowledged; returns what is wrong."""
     faults: list[str] = []
     with psycopg.connect(url) as connection:
         rows = connection.execute("select sequence, transaction_id, output from results order by sequence").fetchall()
@@ -58,31 +60,55 @@ def check_database(url: str, ledger: Ledger, key: ClientKey) -> list[str]:
             faults.append(f"groups are left open, by state: {states}")
         for promise in ledger.acknowledged:
             for handle, expected in promise.expected.items():
-                faults += _check_result(connection, handle, expected, promise.digests.get(handle), key)
+                faults += _check_result(connection, objects, handle, expected, promise.digests.get(handle), key)
                 if (promise.draft.transaction_id, bytes(handle)) not in told:
                     faults.append(f"{handle.hex()} was never announced")
+        if objects is not None:
+            faults += _check_objects(connection, objects)
+    return faults
+
+
+def _check_objects(connection: psycopg.Connection[tuple[object, ...]], objects: Path) -> list[str]:
+    """Every object that a row refers to is there, and every one that is there is known."""
+    kept = {
+        str(name)
+        for (name,) in connection.execute(
+            "select object from ciphertexts union select object from key_chunks"
+        ).fetchall()
+        if name is not None
+    }
+    loose = {str(name) for (name,) in connection.execute("select name from loose_objects").fetchall()}
+    paths = [path for path in objects.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    stored = {str(path.relative_to(objects)) for path in paths if path.name != MARK}
+    faults = [f"object {name} is gone" for name in sorted(kept - stored)]
+    faults += [f"object {name} is forgotten" for name in sorted(stored - kept - loose)]
+    if not kept:
+        faults.append("nothing is in the object store: the round shows nothing of it")
     return faults
 
 
 def _check_result(
     connection: psycopg.Connection[tuple[object, ...]],
+    objects: Path | None,
     handle: Handle,
     expected: int,
     digest: bytes | None,
     key: ClientKey,
 ) -> list[str]:
     row = connection.execute(
-        "select c.failure_rule, c.failure_message, x.data, w.attempts from computations c"
+        "select c.failure_rule, c.failure_message, x.data, x.object, w.attempts from computations c"
         " join work_groups w using (group_id) left join ciphertexts x on x.handle = c.output where c.output = %s",
         [handle],
     ).fetchone()
     if row is None:
         return [f"{handle.hex()} was acknowledged and is gone"]
-    rule, message, data, attempts = row
+    rule, message, data, name, attempts = row
     if rule is not None:
         return [f"{handle.hex()} failed after {attempts} attempts: {rule}: {message}"]
     if not isinstance(data, bytes):
         return [f"{handle.hex()} was never computed"]
+    if isinstance(name, str) and objects is not None:
+        data = (objects / name).read_bytes()
     if int(key.decrypt(data)) != expected:
         return [f"{handle.hex()} is {key.decrypt(data)}, not {expected}"]
     if digest is not None and hashlib.sha256(data).digest() != digest:
