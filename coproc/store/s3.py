@@ -7,7 +7,9 @@ credentials), time limits, and what answers mean. Whether to ask at all, or agai
 from __future__ import annotations
 
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +40,12 @@ _PIECE_BYTES: Final = 1 << 18
 
 
 class _Signer(S3SigV4Auth):
-    """Signs over a digest that is known already."""
+    """Signs over a digest that is known already, at a moment by the object store's clock."""
+
+    def _modify_request_before_signing(self, request: AWSRequest) -> None:
+        request.context["timestamp"] = request.context["moment"].strftime("%Y%m%dT%H%M%SZ")
+        # The stubs leave it out.
+        super()._modify_request_before_signing(request)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def payload(self, request: AWSRequest) -> str:
         digest: str = request.context["digest"]
@@ -76,6 +83,8 @@ class S3Objects:
         self._region = settings.region
         keys = (settings.access_key, settings.secret_key)
         self._credentials = Credentials(keys[0], keys[1]) if keys[0] and keys[1] else None
+        self._skew = timedelta()
+        """How far the object store's clock is ahead of ours: it refuses signatures of another quarter of an hour."""
         self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, headers={"accept-encoding": "identity"})
 
     async def put(self, name: str, data: bytes, digest: bytes) -> None:
@@ -131,6 +140,8 @@ class S3Objects:
                 try:
                     yield response
                 finally:
+                    if response.status_code in {400, 403}:
+                        self._set_clock(response.headers.get("date"))
                     await response.aclose()
         except trio.TooSlowError as error:
             raise ObjectStoreUnavailable("object store: no answer in time") from error
@@ -140,6 +151,11 @@ class S3Objects:
         except BotoCoreError as error:
             raise ObjectStoreUnavailable(f"object store: credentials: {error}") from error
 
+    def _set_clock(self, date: str | None) -> None:
+        """Go by the object store's clock from now on: ours may be why it refuses, and the next attempt has its time."""
+        with suppress(TypeError, ValueError):
+            self._skew = parsedate_to_datetime(date or "") - datetime.now(UTC)
+
     def _sign(self, method: str, url: str, digest: bytes) -> dict[str, str]:
         """Make the headers of a request."""
         credentials = self._credentials or Session().get_credentials()
@@ -148,6 +164,7 @@ class S3Objects:
         self._credentials = credentials
         request = AWSRequest(method, url)
         request.context["digest"] = digest.hex()
+        request.context["moment"] = datetime.now(UTC) + self._skew
         _Signer(credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
         return {str(key): str(value) for key, value in request.headers.items()}
 

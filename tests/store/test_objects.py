@@ -6,6 +6,7 @@ import hashlib
 import random
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -454,6 +455,17 @@ async def test_without_keys_those_of_the_environment_are_used(
         await with_key(store)
         assert await store.read_key(KEY) == KEY_DATA
     assert len(objects.names()) == 1
+
+
+async def test_signatures_go_by_the_clock_of_the_object_store(database_url: str, objects: ObjectServer) -> None:
+    async with bench(database_url, objects) as at:
+        for wrong in (timedelta(hours=1), timedelta(days=-2)):
+            at.client._skew = wrong
+            with pytest.raises(ObjectStoreUnavailable, match=r"RequestTimeTooSkewed|AccessDenied"):
+                await at.client.get("anything", 5)
+            with pytest.raises(ObjectLost):
+                await at.client.get("anything", 5)
+            assert abs(at.client._skew) < timedelta(minutes=10)
 
 
 async def test_two_databases_share_a_bucket(database_url: str, empty_database_url: str, objects: ObjectServer) -> None:
