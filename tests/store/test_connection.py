@@ -99,13 +99,21 @@ async def test_a_storm_of_cancellations_loses_and_invents_nothing(pool: Pool) ->
     chance = random.Random(7)
     committed: set[int] = set()
 
+    async def write(number: int) -> None:
+        async with pool.transaction() as connection:
+            await connection.execute("insert into t values (%s)", [number])
+            await connection.execute("select pg_sleep(0.0005)")
+        committed.add(number)
+
+    began = trio.current_time()
+    for number in range(-5, 0):
+        await write(number)
+    patience = 4 * (trio.current_time() - began) / 5  # on any machine some come to their end, and some do not
+
     async def task(first: int) -> None:
         for number in range(first, first + 25):
-            with trio.move_on_after(chance.random() * 0.004):
-                async with pool.transaction() as connection:
-                    await connection.execute("insert into t values (%s)", [number])
-                    await connection.execute("select pg_sleep(0.0005)")
-                committed.add(number)
+            with trio.move_on_after(chance.random() * patience):
+                await write(number)
 
     async with trio.open_nursery() as nursery:
         for number in range(8):
@@ -115,7 +123,7 @@ async def test_a_storm_of_cancellations_loses_and_invents_nothing(pool: Pool) ->
     assert committed <= rows
     # A commit may run to its end while its task is being cancelled: rarely more than a few.
     assert len(rows - committed) <= 10
-    assert 0 < len(rows) < 200
+    assert 5 < len(rows) < 205
     assert pool.in_use == 0
     for _ in range(pool.size):
         await pool.check()
