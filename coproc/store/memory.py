@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from coproc.store.base import ComputationStatus, ResultEvent, State, Topic, WorkGroup
+from coproc.store.memory_wakeups import MemoryWakeups
 from coproc.store.retention import DROPPED
 from coproc.store.rules import (
     CANCELLED,
@@ -34,15 +34,12 @@ from coproc.store.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
     from coproc.store.base import Failure, GroupOutcome, KeyRecord, StoredCiphertext, Submission
     from coproc.store.tenants import Tenant
-
-WAKEUP_BUFFER = 64
-"""Wake-ups a subscriber may leave unread before further ones are dropped."""
 
 
 @dataclass(slots=True)
@@ -75,10 +72,11 @@ class _Group:
     """When it was submitted."""
 
 
-class MemoryStore:
+class MemoryStore(MemoryWakeups):
     """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tenants: dict[bytes, Tenant] = {}
         """By the SHA-256 of their API keys."""
         self._keys: dict[bytes, tuple[KeyRecord, bytes]] = {}
@@ -93,7 +91,6 @@ class MemoryStore:
         self._linked: defaultdict[Handle, dict[bytes, None]] = defaultdict(dict)
         self._events: list[ResultEvent] = []
         self._told: set[tuple[bytes, Handle]] = set()
-        self._subscribers: set[trio.MemorySendChannel[Topic]] = set()
 
     async def put_key(self, record: KeyRecord, data: AsyncIterator[bytes]) -> bool:
         """Store a key; see ``Store.put_key``."""
@@ -331,18 +328,6 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return len(self._events)
 
-    @asynccontextmanager
-    async def wakeups(self) -> AsyncGenerator[trio.MemoryReceiveChannel[Topic]]:
-        """Subscribe to wake-ups; see ``Store.wakeups``."""
-        await trio.lowlevel.checkpoint()
-        send, receive = trio.open_memory_channel[Topic](WAKEUP_BUFFER)
-        self._subscribers.add(send)
-        with send, receive:
-            try:
-                yield receive
-            finally:
-                self._subscribers.discard(send)
-
     def _check_key(self, key_id: bytes) -> None:
         if key_id not in self._keys:
             raise unknown_key(key_id)
@@ -496,8 +481,3 @@ class MemoryStore:
             state = State.COMPLETED
         missing = self._missing(group) if state is State.WAITING else ()
         return ComputationStatus(handle, state, entry.computation.is_allowed, group.attempts, entry.failure, missing)
-
-    def _wake(self, topic: Topic) -> None:
-        for subscriber in self._subscribers:
-            with suppress(trio.WouldBlock):  # it has plenty to wake up for already
-                subscriber.send_nowait(topic)
