@@ -215,13 +215,11 @@ async def test_a_cancelled_job_leaves_those_that_ran_with_it_alone(nursery: trio
 
 
 async def test_a_job_that_cannot_run_fails_by_itself(nursery: trio.Nursery) -> None:
-    executor = Watched(4, gated=True)
+    executor = Watched(1, gated=True)  # one lane: nothing is put off
     key = executor.prepare(KEY)
     levels, counts = await start(nursery)
     good, bad = chain(3, copies=3), increments(3)
-    wrong = replace(bad.levels[1], table=bad.levels[1].table + 1)
-    bad = replace(bad, tables=(*bad.tables, replace(bad.tables[0], values=(0,))), levels=(*bad.levels[:1], wrong))
-    bad = replace(bad, outputs=increments(2).outputs, wires=3)
+    bad = replace(bad, tables=(replace(bad.tables[0], values=(0,)),))
     errors: list[Exception] = []
 
     async def compute(evaluation: Evaluation) -> None:
@@ -230,16 +228,20 @@ async def test_a_job_that_cannot_run_fails_by_itself(nursery: trio.Nursery) -> N
         except InvalidInput as error:
             errors.append(error)
 
-    evaluations = [Evaluation(executor, key, circuit, inputs_of(circuit, 5)) for circuit in (good, bad, good)]
+    evaluations = [Evaluation(executor, key, good, inputs_of(good, 5)) for _ in range(2)]
     async with trio.open_nursery() as jobs:
         for evaluation in evaluations:
             jobs.start_soon(compute, evaluation)
         await until(lambda: bool(executor.runs))
+        jobs.start_soon(compute, Evaluation(executor, key, bad, inputs_of(bad, 5)))
+        await trio.testing.wait_all_tasks_blocked()
         executor.permits.release(1_000)
     assert [str(error) for error in errors] == ["table.values: must have 16 entries, got 1"]
-    assert counts.bootstraps == 2 * good.bootstraps + 1
+    assert counts.bootstraps == 2 * good.bootstraps
+    joint = next(number for number, run in enumerate(executor.runs) if len(run) > 1 and 1 in run)
+    assert executor.runs[joint + 1 :][: len(executor.runs[joint])] == [(width,) for width in executor.runs[joint]]
     expected = alone(executor, key, good, inputs_of(good, 5))
-    assert all(np.array_equal(evaluations[number].outputs(), expected) for number in (0, 2))
+    assert all(np.array_equal(evaluation.outputs(), expected) for evaluation in evaluations)
     nursery.cancel_scope.cancel()
 
 
