@@ -29,6 +29,7 @@ from coproc.tfhe.server_key import load_unpacking_key
 from coproc.tracing import span, traceparent
 from nurseries.levels import Levels
 from nurseries.mailbox import Call, Mailbox
+from nurseries.threads import run_near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -259,9 +260,10 @@ class ExecutorActor:
         """Run one job to its outputs; whatever goes wrong is a ``CoprocError``."""
         try:
             prepared, inputs = await self._prepare_inputs(executor, job)
-            evaluation = await trio.to_thread.run_sync(Evaluation, executor, prepared, job.circuit, inputs)
+            size = job.circuit.wires
+            evaluation = await run_near(Evaluation, executor, prepared, job.circuit, inputs, ciphertexts=size)
             await self._on_cores.finish(evaluation)
-            return await trio.to_thread.run_sync(evaluation.outputs)
+            return await run_near(evaluation.outputs, ciphertexts=size)
         except CoprocError:
             self._failures += 1
             raise

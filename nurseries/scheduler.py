@@ -56,6 +56,7 @@ from coproc.tracing import span, traceparent
 from nurseries.executor import Job
 from nurseries.mailbox import ask
 from nurseries.packer import unpack
+from nurseries.threads import run_near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -363,7 +364,7 @@ class Scheduler:
         JOB_BOOTSTRAPS.observe(batch.plan.circuit.bootstraps)
         outputs = await ask(self._executor, Job(key_id, batch.plan.circuit, batch.inputs))
         computed = trio.current_time()
-        finished = await trio.to_thread.run_sync(finish_batch, batch, outputs, facts, key_id)
+        finished = await run_near(finish_batch, batch, outputs, facts, key_id, ciphertexts=len(outputs))
         log.info(
             "job computed",
             groups=len(groups),

@@ -265,9 +265,12 @@ async def add_members(
     members = [
         (group_id, *pair) for group_id, group in zip(group_ids, groups, strict=True) for pair in enumerate(group)
     ]
+    edges = [(handle, computation.output) for _, _, computation in members for handle in set(computation.inputs)]
     await connection.execute(
+        "with members as ("
         "insert into computations (output, group_id, position, operation, operands, is_allowed)"
-        " select * from unnest(%s::bytea[], %s::bigint[], %s::integer[], %s::smallint[], %s::bytea[], %s::boolean[])",
+        " select * from unnest(%s::bytea[], %s::bigint[], %s::integer[], %s::smallint[], %s::bytea[], %s::boolean[]))"
+        " insert into computation_inputs (input, output) select * from unnest(%s::bytea[], %s::bytea[])",
         [
             [computation.output for _, _, computation in members],
             [group_id for group_id, _, _ in members],
@@ -275,10 +278,7 @@ async def add_members(
             [computation.operation.value for _, _, computation in members],
             [encode_operands(computation.operands) for _, _, computation in members],
             [computation.is_allowed for _, _, computation in members],
+            [source for source, _ in edges],
+            [output for _, output in edges],
         ],
-    )
-    edges = [(handle, computation.output) for _, _, computation in members for handle in set(computation.inputs)]
-    await connection.execute(
-        "insert into computation_inputs (input, output) select * from unnest(%s::bytea[], %s::bytea[])",
-        [[source for source, _ in edges], [output for _, output in edges]],
     )

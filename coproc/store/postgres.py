@@ -151,7 +151,7 @@ class PostgresStore(PostgresForms, PostgresOverview):
         batch = merge_repeats(submission.computations)
 
         async def work(connection: TrioConnection) -> int:
-            known = await _check_definitions(connection, submission.key_id, batch)
+            known, is_connected = await _check_definitions(connection, submission.key_id, batch)
             new = [computation for output, computation in batch.items() if output not in known]
             allowed = [output for output in known if batch[output].is_allowed]
             affected = await graph.allow(connection, allowed) if allowed else set[int]()
@@ -163,7 +163,7 @@ class PostgresStore(PostgresForms, PostgresOverview):
                 " order by u.position on conflict do nothing",
                 [submission.transaction_id, list(batch)],
             )
-            if new:
+            if new and is_connected:
                 inputs = {handle for computation in new for handle in computation.inputs}
                 affected |= await graph.need(connection, inputs | {computation.output for computation in new})
                 failed = await graph.spread(connection, sorted(inputs))
@@ -412,11 +412,12 @@ async def _check_definitions(
     connection: TrioConnection,
     key_id: bytes,
     batch: Mapping[Handle, Computation],
-) -> set[Handle]:
+) -> tuple[set[Handle], bool]:
     """Take the graph lock and look, in one message to the server, whether a batch fits what is there.
 
     Returns:
-        The outputs that are known with the same definition.
+        The outputs that are known with the same definition, and whether the batch reads what other computations make,
+        or the other way round.
 
     Raises:
         NotFound: the key is unknown.
@@ -431,6 +432,11 @@ async def _check_definitions(
         binary=True,
     )
     names = await sweep.find_taken(connection, batch)
+    connections = await connection.execute(
+        "select exists (select from computations where output = any(%s))"
+        " or exists (select from computation_inputs where input = any(%s))",
+        [list({handle for computation in batch.values() for handle in computation.inputs}), list(batch)],
+    )
     await check_keys()
     known: set[Handle] = set()
     for output, operation, operands, known_key in await definitions.fetchall():
@@ -442,7 +448,7 @@ async def _check_definitions(
         known.add(handle)
     if taken := {Handle(handle) for (handle,) in await names.fetchall()} - known:
         raise redefined(min(taken))
-    return known
+    return known, (await connections.fetchone()) != (False,)
 
 
 async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) -> list[ComputationStatus]:

@@ -82,8 +82,15 @@ class _Line:
             self.is_lost = True
         finally:
             self.is_read = False
-            for member in self.members:
+            # Of those who have nothing to hear one reads on, and the others need not wake up.
+            idle = [member for member in self.members if member.is_listening and not member.waiting]
+            for member in self.members.difference(() if self.is_lost else idle[1:]):
                 member.nudge.set()
+
+    def wake_everybody(self) -> None:
+        """Let somebody take over."""
+        for member in self.members:
+            member.nudge.set()
 
 
 class _Subscriber(trio.abc.ReceiveChannel[Topic]):
@@ -94,6 +101,8 @@ class _Subscriber(trio.abc.ReceiveChannel[Topic]):
         self.waiting: dict[Topic, None] = {}
         """Topics not yet received, in order of arrival."""
         self.nudge = trio.Event()
+        self.is_listening = False
+        """Whether it waits while somebody else reads."""
         self._is_closed = False
         line.members.add(self)
 
@@ -110,7 +119,14 @@ class _Subscriber(trio.abc.ReceiveChannel[Topic]):
                 raise trio.EndOfChannel
             if self.line.is_read:
                 self.nudge = trio.Event()
-                await self.nudge.wait()
+                self.is_listening = True
+                try:
+                    await self.nudge.wait()
+                except trio.Cancelled:
+                    self.line.wake_everybody()  # it may have been this one's turn to read
+                    raise
+                finally:
+                    self.is_listening = False
             else:
                 await self.line.read()
 
