@@ -133,4 +133,5 @@ class _Subscriber(trio.abc.ReceiveChannel[Topic]):
     async def aclose(self) -> None:
         self._is_closed = True
         self.nudge.set()
+        self.line.wake_everybody()  # as when it is cancelled
         await trio.lowlevel.checkpoint()
