@@ -98,7 +98,6 @@ class KeyCache:
         known = self._facts.get(key_id)
         if known is not None:
             self._facts.move_to_end(key_id)
-            await trio.lowlevel.checkpoint()
             return known
         key = await self.get(key_id)
         return KeyFacts(key.parameters, key.tag, key.casting_dimension, key.compression)

@@ -291,6 +291,9 @@ class ExecutorActor:
 
     async def _prepare(self, executor: Executor, key_id: bytes) -> PreparedKey:
         """Find a key in the executor's layout, or make it; the least recently used one makes room."""
+        if (prepared := self._prepared.get(key_id)) is not None:
+            self._prepared.move_to_end(key_id)
+            return prepared
         async with self._preparing:
             prepared = self._prepared.get(key_id)
             if prepared is None:

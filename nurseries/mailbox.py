@@ -59,8 +59,11 @@ class Mailbox(Generic[M]):
             raise Overloaded(f"{self.name} is full", mailbox=self.name, retry_after=1.0) from None
 
     async def send(self, message: M) -> None:
-        """Put a message in, waiting for room: back-pressure between actors."""
-        await self._send.send(message)
+        """Put a message in, waiting for room: back-pressure between actors. No checkpoint if there is room."""
+        try:
+            self._send.send_nowait(message)
+        except trio.WouldBlock:
+            await self._send.send(message)
 
     async def receive(self) -> M:
         """Take the oldest message, waiting for one."""

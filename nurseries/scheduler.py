@@ -56,7 +56,7 @@ from coproc.tracing import span, traceparent
 from nurseries.executor import Job
 from nurseries.mailbox import ask
 from nurseries.packer import unpack
-from nurseries.threads import run_near
+from nurseries.threads import FEW_CIPHERTEXTS, run_near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -357,8 +357,8 @@ class Scheduler:
         strategy = self._strategy
         if isinstance(strategy, Lanes):
             strategy = strategy.share(len(self._state.jobs))
-        batch = await trio.to_thread.run_sync(
-            prepare_batch, groups, values, bad_inputs, facts, strategy, self._settings
+        batch = await run_near(
+            prepare_batch, groups, values, bad_inputs, facts, strategy, self._settings, ciphertexts=_size(groups)
         )
         planned = trio.current_time()
         JOB_BOOTSTRAPS.observe(batch.plan.circuit.bootstraps)
@@ -472,3 +472,9 @@ class Scheduler:
         if left:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK.seconds):
                 await self._release(left)
+
+
+def _size(groups: Sequence[WorkGroup]) -> int:
+    """How many ciphertexts a job deals with, roughly; where they are many, it is enough to know that."""
+    computations = sum(len(work.computations) for work in groups)
+    return computations if computations > FEW_CIPHERTEXTS else sum(estimate(work).cost for work in groups)

@@ -21,8 +21,7 @@ FEW_CIPHERTEXTS: Final = 32
 
 
 async def run_near(function: Callable[[*A], T], *arguments: *A, ciphertexts: int) -> T:
-    """Call ``function`` here if it deals with few ciphertexts, else on a thread; a checkpoint in any case."""
+    """Call ``function`` here if it deals with few ciphertexts, which is no checkpoint, else on a thread."""
     if ciphertexts <= FEW_CIPHERTEXTS:
-        await trio.lowlevel.checkpoint()
         return function(*arguments)
     return await trio.to_thread.run_sync(function, *arguments)

@@ -38,6 +38,4 @@ class Headroom:
             if room <= 0:
                 raise Overloaded("the queue is full; try again later", limit="max_open_groups", retry_after=5.0)
             self._left, self._until = room // SHARE, trio.current_time() + SECONDS
-        else:
-            await trio.lowlevel.checkpoint()
         self._left -= groups

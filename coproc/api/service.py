@@ -364,7 +364,6 @@ class CoprocessorService:
     async def _require_key(self, key_id: bytes) -> None:
         """Refuse a key that is not registered or too weak; the store makes sure anew that it is there."""
         if key_id in self._usable_keys:
-            await trio.lowlevel.checkpoint()
             return
         record = await self._store.get_key(key_id)
         if record is None:

@@ -23,10 +23,11 @@ import trio
 from coproc.errors import RecoverableError
 from coproc.results.protocol import CloseCode, Position, write
 from coproc.store.base import Topic
+from coproc.tracing import is_on
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from coproc.results.protocol import Filter
     from coproc.store.base import ResultEvent
@@ -52,6 +53,10 @@ class ResultSource(Protocol):
 
     async def last_sequence(self) -> int:
         """The newest visible sequence number."""
+        ...
+
+    def hearing(self, hear: Callable[[Sequence[ResultEvent]], None]) -> AbstractContextManager[None]:
+        """Call ``hear`` with results as soon as this process has stored them."""
         ...
 
     def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:
@@ -202,28 +207,44 @@ class Feed:
 
     async def run(self) -> None:
         """Read and offer until cancelled; a store out of reach is waited for."""
-        while True:
-            try:
-                async with self._source.wakeups() as wakeups:
-                    self.connected = True
-                    await self._offer_new()
-                    while await self._await_results(wakeups):
+        with self._source.hearing(self._hear):
+            while True:
+                try:
+                    async with self._source.wakeups() as wakeups:
+                        self.connected = True
                         await self._offer_new()
-            except RecoverableError as error:
-                log.warning("results cannot be read", error=error.message)
-            finally:
-                self.connected = False
-            await trio.sleep(RETRY_SECONDS)
+                        while await self._await_results(wakeups):
+                            await self._offer_new()
+                except RecoverableError as error:
+                    log.warning("results cannot be read", error=error.message)
+                finally:
+                    self.connected = False
+                await trio.sleep(RETRY_SECONDS)
+
+    def _hear(self, events: Sequence[ResultEvent]) -> None:
+        """Offer what this process has just stored, if it is what comes next and all have room: else it is read."""
+        expected = range(self.position + 1, self.position + 1 + min(len(events), self._read_at_once))
+        if (
+            self._attached
+            and [event.sequence for event in events] == [*expected]
+            and not is_on()  # the spans that asked for them are only read
+            and not any(subscriber.outbox.is_crowded for subscriber in self._attached)
+        ):
+            self._offer_all(events)
 
     async def _offer_new(self) -> None:
         while self._attached:
             await self._make_room()
             events = await self._source.results_after(self.position, self._read_at_once)
-            for event in events:
-                self._offer(event)
-                self.position = max(self.position, event.sequence)
+            self._offer_all(events)
             if len(events) < self._read_at_once:
                 return
+
+    def _offer_all(self, events: Sequence[ResultEvent]) -> None:
+        for event in events:
+            if event.sequence > self.position:  # else it was heard while it was read
+                self._offer(event)
+                self.position = event.sequence
 
     async def _make_room(self) -> None:
         """Wait a little for those who are behind: a burst alone cuts nobody who reads."""

@@ -15,8 +15,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import datetime
 
     import trio
@@ -270,6 +270,10 @@ class Store(Protocol):
 
     async def last_sequence(self) -> int:
         """The newest visible sequence number, 0 when there is none."""
+        ...
+
+    def hearing(self, hear: Callable[[Sequence[ResultEvent]], None]) -> AbstractContextManager[None]:
+        """Call ``hear`` with results as soon as this process has stored them, where that is known; see ``hearing``."""
         ...
 
     def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:

@@ -214,30 +214,17 @@ async def _add(connection: TrioConnection, chain_id: int, key_id: bytes, accepte
         binary=True,
     )
     groups = accepted.groups({Handle(handle) for (handle,) in await cursor.fetchall()})
-    group_ids: list[int] = []
-    if groups:
-        cursor = await connection.execute(
-            "insert into work_groups (key_id, transaction_id, state)"
-            " select %s, u.transaction_id, %s from unnest(%s::bytea[]) with ordinality as u (transaction_id, position)"
-            " order by u.position returning group_id",
-            [key_id, State.WAITING.value, [transaction_id for transaction_id, _ in groups]],
-        )
-        group_ids = sorted(group_id for (group_id,) in await cursor.fetchall())
-        await graph.add_members(connection, group_ids, [group for _, group in groups])
+    cursor = await graph.add_groups(
+        connection, key_id, groups, [(transaction_id, output) for _, transaction_id, output in accepted.links]
+    )
+    group_ids = {group_id for (group_id,) in await cursor.fetchall()}
     columns = [list(column) for column in zip(*accepted.links, strict=True)]
     await connection.execute(
         "insert into chain_origins (chain_id, block_hash, transaction_id, output)"
         " select %s, * from unnest(%s::bytea[], %s::bytea[], %s::bytea[]) on conflict do nothing",
         [chain_id, *columns],
     )
-    await connection.execute(
-        "insert into transaction_outputs (transaction_id, output)"
-        " select u.transaction_id, u.output"
-        " from unnest(%s::bytea[], %s::bytea[]) with ordinality as u (transaction_id, output, position)"
-        " order by u.position on conflict do nothing",
-        columns[1:],
-    )
-    return set(group_ids)
+    return group_ids
 
 
 async def _record(

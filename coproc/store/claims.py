@@ -16,10 +16,7 @@ from coproc.store.operands import read_computation
 from coproc.store.traces import recall
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from psycopg import AsyncCursor
-    from psycopg.rows import TupleRow
+    from collections.abc import Awaitable, Callable, Sequence
 
     from coproc.program.computation import Computation
     from coproc.store.connection import TrioConnection
@@ -31,7 +28,8 @@ _LIVE: Final = "c.failure_rule is null and not exists (select from ciphertexts s
 # What a silent worker held comes first. Then tenants take turns: the oldest group of each, then the second of each.
 # Tenants with work are found by hopping from one to the next over the index, from where the last claim ended, so
 # that a long queue of one costs nothing. No more rows are locked than are claimed, but for one a tenant: what is
-# locked, others skip.
+# locked, others skip. Committing does not wait for the disk: a claim that the server forgets when it crashes leaves
+# work that is ready.
 CLAIM: Final = f"""
     with recursive expired as materialized (
         select group_id, key_id, transaction_id, attempts, tenant, created_at from work_groups
@@ -73,7 +71,8 @@ CLAIM: Final = f"""
     select c.group_id, c.key_id, c.transaction_id, c.attempts, c.tenant,
            coalesce((select t.weight from tenants t where t.name = c.tenant), 1),
            extract(epoch from clock_timestamp() - c.created_at)::double precision,
-           (select tenant from turns order by number desc limit 1)
+           (select tenant from turns order by number desc limit 1),
+           (select set_config('synchronous_commit', 'off', true))
     from (
         select group_id, key_id, transaction_id, attempts, tenant, created_at, 0 as turn from expired
       union all
@@ -83,22 +82,28 @@ CLAIM: Final = f"""
     ) as c
     order by c.turn, c.group_id limit %(limit)s
 """  # noqa: S608 - constants
-_MEMBERS: Final = f"""
-    select c.group_id, c.output, c.operation, c.operands, c.is_allowed, c.is_needed from computations c
-    where c.group_id = any(%s) and {_LIVE} order by c.group_id, c.position
-"""  # noqa: S608 - constants
-# One moment for all of them: what was claimed together is taken over together.
+# One moment for all of them: what was claimed together is taken over together. And one snapshot: what is asked of a
+# worker is what it reads.
 _LEASE: Final = f"""
-    update work_groups w set state = {State.COMPUTING:d}, worker = %s, attempts = attempts + 1,
-        lease_until = statement_timestamp() + make_interval(secs => %s),
-        asked = array(select a.output from unnest(%s::bigint[], %s::bytea[]) as a (g, output) where a.g = w.group_id)
-    where group_id = any(%s)
+    with leased as (
+        update work_groups w set state = {State.COMPUTING:d}, worker = %(worker)s, attempts = attempts + 1,
+            lease_until = statement_timestamp() + make_interval(secs => %(seconds)s),
+            asked = array(
+                select c.output from computations c
+                where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE}
+            )
+        where group_id = any(%(groups)s)
+        returning group_id
+    )
+    select c.group_id, c.output, c.operation, c.operands, c.is_allowed, c.is_needed
+    from leased join computations c on c.group_id = leased.group_id
+    where {_LIVE} order by c.group_id, c.position
 """  # noqa: S608 - constants
 
 
 async def lease(
     connection: TrioConnection, worker: str, limit: int, seconds: float, after: str | None
-) -> tuple[list[WorkGroup], str | None]:
+) -> tuple[Callable[[], Awaitable[list[WorkGroup]]], str | None]:
     """Claim groups inside a transaction.
 
     Args:
@@ -109,62 +114,61 @@ async def lease(
         after: the tenant at which the claim before ended; None at first.
 
     Returns:
-        The groups, and the tenant at which this claim ended.
+        What reads the groups, once the transaction has ended; and the tenant at which this claim ended.
     """
     values = {"limit": limit, "after": after, "tenants": TENANTS_AT_ONCE}
     cursor = await connection.execute(CLAIM.encode(), values, binary=True)
     claimed = await cursor.fetchall()
     if not claimed:
-        return [], after
+        return _nothing, after
     group_ids = [row[0] for row in claimed]
-    members = await connection.execute(_MEMBERS.encode(), [group_ids], binary=True)
-    computations: dict[int, list[Computation]] = {group_id: [] for group_id in group_ids}
-    unreadable: dict[int, dict[Handle, Failure]] = {group_id: {} for group_id in group_ids}
-    wanted: dict[int, set[Handle]] = {group_id: set() for group_id in group_ids}
-    async for group_id, output, operation, operands, is_allowed, is_needed in members:
-        handle = Handle(output)
-        read = read_computation(handle, operation, operands, is_allowed=is_allowed)
-        if isinstance(read, Failure):
-            unreadable[group_id][handle] = read
-        else:
-            computations[group_id].append(read)
-        if is_allowed or is_needed:
-            wanted[group_id].add(handle)
-    asked = [(group_id, handle) for group_id, handles in wanted.items() for handle in handles]
-    await connection.execute(
-        _LEASE.encode(),
-        [worker, seconds, [group_id for group_id, _ in asked], [handle for _, handle in asked], group_ids],
+    members = await connection.execute(
+        _LEASE.encode(), {"worker": worker, "seconds": seconds, "groups": group_ids}, binary=True
     )
-    traces = await recall(connection, wanted)
-    groups = [
-        WorkGroup(
-            group_id,
-            key_id,
-            transaction_id,
-            tuple(computations[group_id]),
-            frozenset(wanted[group_id]),
-            attempts,
-            tenant,
-            weight,
-            unreadable[group_id],
-            traces.get(group_id),
-            max(0.0, waited),
-        )
-        for group_id, key_id, transaction_id, attempts, tenant, weight, waited, _ in claimed
-    ]
-    return groups, claimed[0][-1] or after
+    traces = await recall(connection, group_ids)
+
+    async def read() -> list[WorkGroup]:
+        computations: dict[int, list[Computation]] = {group_id: [] for group_id in group_ids}
+        unreadable: dict[int, dict[Handle, Failure]] = {group_id: {} for group_id in group_ids}
+        wanted: dict[int, set[Handle]] = {group_id: set() for group_id in group_ids}
+        for group_id, output, operation, operands, is_allowed, is_needed in await members.fetchall():
+            handle = Handle(output)
+            computation = read_computation(handle, operation, operands, is_allowed=is_allowed)
+            if isinstance(computation, Failure):
+                unreadable[group_id][handle] = computation
+            else:
+                computations[group_id].append(computation)
+            if is_allowed or is_needed:
+                wanted[group_id].add(handle)
+        return [
+            WorkGroup(
+                group_id,
+                key_id,
+                transaction_id,
+                tuple(computations[group_id]),
+                frozenset(wanted[group_id]),
+                attempts,
+                tenant,
+                weight,
+                unreadable[group_id],
+                traces.get(group_id),
+                max(0.0, waited),
+            )
+            for group_id, key_id, transaction_id, attempts, tenant, weight, waited, *_ in claimed
+        ]
+
+    return read, claimed[0][-2] or after
 
 
-async def find_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> AsyncCursor[TupleRow]:
-    """Lock those groups, in order, that ``worker`` holds a lease of; a row each."""
-    return await connection.execute(
-        "select group_id from work_groups where group_id = any(%s::bigint[]) and state = %s and worker = %s"
-        " order by group_id for update",
-        [list(group_ids), State.COMPUTING.value, worker],
-    )
+async def _nothing() -> list[WorkGroup]:
+    return []
 
 
 async def lock_held(connection: TrioConnection, worker: str, group_ids: Sequence[int]) -> list[int]:
     """Lock those groups, in order, that ``worker`` holds a lease of; returns them."""
-    cursor = await find_held(connection, worker, group_ids)
+    cursor = await connection.execute(
+        "select group_id from work_groups where group_id = any(%s::bigint[]) and state = %s and worker = %s"
+        " order by group_id for update",
+        [list(group_ids), State.COMPUTING.value, worker],
+    )
     return [group_id for (group_id,) in await cursor.fetchall()]

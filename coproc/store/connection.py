@@ -51,13 +51,29 @@ DEFAULTS: Final[dict[str, str | int]] = {
 """Connection parameters used unless the caller gives them: a dead peer is noticed within 25 seconds."""
 
 
+class _Lock:
+    """A lock that is free nearly always, so that taking it is no checkpoint then: every statement does, some twice."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def __aenter__(self) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class TrioConnection(psycopg.AsyncConnection[TupleRow]):
     """``psycopg.AsyncConnection`` on Trio. Use one connection from one task at a time."""
 
     def __init__(self, pgconn: PGconn, row_factory: AsyncRowFactory[TupleRow] = tuple_row) -> None:
         super().__init__(pgconn, row_factory)
         # psycopg only ever uses it as an async context manager
-        self.lock = trio.Lock()  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        self.lock = _Lock()  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod
     async def connect(
@@ -164,9 +180,6 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
             yield transaction
         except BaseException as error:
             with trio.fail_after(END_SECONDS, shield=True):
-                if self._pipeline is not None:  # after an error the server skips all up to here, a ROLLBACK too
-                    with contextlib.suppress(psycopg.Error):
-                        await self._pipeline.sync()
                 swallow = await transaction.__aexit__(type(error), error, error.__traceback__)
             if not swallow:
                 raise
@@ -176,37 +189,51 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
 
     @contextlib.asynccontextmanager
     async def sending_ahead(self) -> AsyncGenerator[None]:
-        """Send statements of the block without waiting for those before: put it around a transaction.
+        """Run a block as one transaction whose statements do not wait for those before.
 
         Only a ``fetch`` waits, for all that was sent, and ``changed_rows``. An error of a statement comes out of the
-        next wait, which may be that of the block's end.
+        next wait, which may be that of the block's end. That end, which commits, or undoes if the block raises, cannot
+        be interrupted by a cancellation.
+
+        There is no BEGIN and no COMMIT: what is sent up to a Sync message is one transaction ("Pipeline Mode" and
+        "Extended Query" in the manual of Postgres).
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         pipeline = psycopg.AsyncPipeline(self)
-        await pipeline.__aenter__()  # cancelled here, nothing has begun
+        await pipeline.__aenter__()
         self._pipeline = pipeline
-        failure: BaseException | None = None
         try:
             yield
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
+        except BaseException:
             with trio.fail_after(END_SECONDS, shield=True):
-                await self._receive_rest(pipeline, failure)
+                await self._undo(pipeline)
+            raise
+        else:
+            with trio.fail_after(END_SECONDS, shield=True):
+                await self._leave(pipeline)
 
-    async def _receive_rest(self, pipeline: psycopg.AsyncPipeline, failure: BaseException | None) -> None:
+    async def _undo(self, pipeline: psycopg.AsyncPipeline) -> None:
+        if not self.closed:
+            # Without BEGIN there would be a warning in the server's log. After an error the server skips both.
+            for command in (b"begin", b"rollback"):
+                async with self.lock:
+                    await self.wait(self._exec_command(command))
+            with contextlib.suppress(psycopg.Error):
+                await pipeline.sync()
+        await self._leave(pipeline)
+
+    async def _leave(self, pipeline: psycopg.AsyncPipeline) -> None:
         try:
             if not self.closed:
-                await pipeline.__aexit__(None if failure is None else type(failure), failure, None)
+                await pipeline.__aexit__(None, None, None)
         finally:
             self._pipeline = None
-            if not self.closed and self.pgconn.transaction_status == pq.TransactionStatus.INERROR:
-                await self.rollback()  # a statement failed that was sent together with the COMMIT
 
     async def changed_rows(self, cursor: psycopg.AsyncCursor[TupleRow]) -> int:
         """Wait for a statement without results; returns how many rows it changed."""
         if self._pipeline is not None:
-            await self._pipeline.sync()
+            async with self.lock:
+                await self.wait(self._pipeline._fetch_gen(flush=True))  # noqa: SLF001 - as fetching does
         return cursor.rowcount
 
     async def __aexit__(
@@ -272,9 +299,13 @@ async def _drive(gen: Generator[Wait, Ready, T], fd: int, *, resume: bool = Fals
     yielded_at = trio.current_time()
     try:
         want = gen.send(Ready.NONE) if resume else next(gen)
+        # A socket nearly always is writable, and psycopg asks twice for each statement that it sends ahead. Where libpq
+        # cannot send after all, it asks again: then the kernel is asked, which is cheaper than the event loop.
+        for _ in range(2):
+            if want & Wait.W:
+                want = gen.send(Ready.W)
         while True:
             ready = 0
-            # A socket asked for writing nearly always is writable: asking the kernel is cheaper than the event loop.
             if want & Wait.W and trio.current_time() - yielded_at < YIELD_SECONDS:
                 ready = _poll(fd, want)
             if not ready:

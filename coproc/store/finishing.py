@@ -6,20 +6,34 @@ is done under the lock costs the same few statements for one group as for many.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coproc.program.types import Handle
 from coproc.store import blobs, graph
 from coproc.store.base import State
-from coproc.store.claims import find_held
 from coproc.store.rules import check_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from psycopg import AsyncCursor
+    from psycopg.rows import TupleRow
+
     from coproc.store.base import GroupOutcome
     from coproc.store.connection import TrioConnection
     from coproc.store.objects import Place
+
+_LOCK_HELD: Final = """
+    select w.group_id, w.key_id, w.asked,
+           array(select c.output from computations c where c.group_id = w.group_id order by c.output),
+           array(select c.is_allowed from computations c where c.group_id = w.group_id order by c.output),
+           array(
+               select distinct c.group_id from computation_inputs i join computations c on c.output = i.output
+               where i.input = any(%(handles)s)
+           )
+    from work_groups w
+    where group_id = any(%(groups)s) and state = %(state)s and worker = %(worker)s order by group_id for update
+"""
 
 
 class LeaseLost(Exception):
@@ -32,69 +46,55 @@ class LeaseLost(Exception):
 
 async def finish(
     connection: TrioConnection, worker: str, outcomes: Mapping[int, GroupOutcome], places: Mapping[Handle, Place]
-) -> frozenset[int]:
-    """Store outcomes; returns the groups whose lease was still held.
+) -> tuple[frozenset[int], AsyncCursor[TupleRow]]:
+    """Store outcomes.
+
+    Returns:
+        Their groups, and what ``announce`` returns.
 
     Raises:
-        LeaseLost: some were when this began and are not any more; nothing of this may be kept.
+        LeaseLost: some lease is not held any more; nothing of this may be kept.
         InvalidInput: some outcome does not fit its group.
     """
-    cursor = await connection.execute(
-        "select group_id, key_id, asked, array(select output from computations c where c.group_id = w.group_id)"
-        " from work_groups w where group_id = any(%s) and state = %s and worker = %s",
-        [list(outcomes), State.COMPUTING.value, worker],
-        binary=True,
-    )
-    held: dict[int, GroupOutcome] = {}
-    for group_id, key_id, asked, outputs in await cursor.fetchall():
-        check_outcome(outcomes[group_id], key_id, {Handle(raw) for raw in outputs}, [Handle(raw) for raw in asked])
-        held[group_id] = outcomes[group_id]
-    if not held:
-        return frozenset()
-    results = {result.handle: result for outcome in held.values() for result in outcome.results}
-    failures = {handle: failure for outcome in held.values() for handle, failure in outcome.failures.items()}
-    # The bulk of the data goes over before the lock is taken. If a lease turns out to be lost, the transaction is
-    # rolled back as a whole.
+    results = {result.handle: result for outcome in outcomes.values() for result in outcome.results}
+    failures = {handle: failure for outcome in outcomes.values() for handle, failure in outcome.failures.items()}
+    # The bulk of the data goes over before the lock is taken, and all of this in one message, if it is not much: if
+    # something turns out to be wrong, the transaction is rolled back as a whole.
     add = blobs.add_ciphertexts if places else blobs.send_ciphertexts
     await add(connection, results.values(), places)
     await graph.lock_graph(connection)
-    locked = await find_held(connection, worker, list(held))
-    cursor = await connection.execute(
-        "select c.output from computations c join work_groups w on w.group_id = c.group_id"
-        " where c.output = any(%s) and w.group_id = any(%s)",
-        [list(results), list(held)],
+    locked = await connection.execute(
+        _LOCK_HELD,
+        {
+            "handles": [*results, *failures],
+            "groups": list(outcomes),
+            "state": State.COMPUTING.value,
+            "worker": worker,
+        },
         binary=True,
     )
-    if lost := held.keys() - {group_id for (group_id,) in await locked.fetchall()}:
+    held: set[int] = set()
+    around: set[int] = set()
+    allowed: dict[Handle, bool] = {}
+    for group_id, key_id, asked, outputs, are_allowed, readers in await locked.fetchall():
+        members = dict(zip(map(Handle, outputs), are_allowed, strict=True))
+        check_outcome(outcomes[group_id], key_id, members, [Handle(raw) for raw in asked])
+        allowed |= members
+        held.add(group_id)
+        around |= set(readers)
+    if lost := outcomes.keys() - held:
         raise LeaseLost(frozenset(lost))
-    if taken_back := results.keys() - {Handle(output) for (output,) in await cursor.fetchall()}:  # by their chain
-        raise LeaseLost(
-            frozenset(
-                group_id
-                for group_id, outcome in held.items()
-                if any(result.handle in taken_back for result in outcome.results)
-            )
+    if changed := [handle for handle, result in results.items() if result.is_allowed != allowed[handle]]:
+        await connection.execute(
+            "update ciphertexts x set is_allowed = c.is_allowed from computations c"
+            " where c.output = x.handle and x.handle = any(%s) and x.is_allowed <> c.is_allowed",
+            [changed],
         )
-    stored = list(results)
-    await connection.execute(
-        "update ciphertexts x set is_allowed = c.is_allowed from computations c"
-        " where c.output = x.handle and x.handle = any(%s) and x.is_allowed <> c.is_allowed",
-        [stored],
-    )
     failed = list(failures)
     if failed:
         await graph.record_failures(connection, failures)
-        failed += await graph.spread(connection, failed)
-    await connection.execute(
-        "update work_groups set state = %s, worker = null, lease_until = null where group_id = any(%s)",
-        [State.READY.value, list(held)],
-    )
-    around = await graph.groups_around(connection, [*stored, *failed])
-    await graph.settle(connection, around | held.keys(), held)
-    # Another group came to need more of it: a new task, not a failed attempt.
-    await connection.execute(
-        "update work_groups set attempts = 0 where group_id = any(%s) and state = %s",
-        [list(held), State.READY.value],
-    )
-    await graph.announce(connection, [*stored, *failed])
-    return frozenset(held)
+        dependants = await graph.spread(connection, failed)
+        around |= await graph.groups_around(connection, dependants)
+        failed += dependants
+    await graph.settle(connection, around, done=held)
+    return frozenset(held), await graph.announce(connection, [*results, *failed])

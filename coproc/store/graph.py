@@ -13,13 +13,15 @@ from coproc.program.types import Handle
 from coproc.store.base import State, Topic
 from coproc.store.operands import encode_operands
 from coproc.store.rules import INPUT_FAILED
-from coproc.store.traces import remember
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from psycopg import AsyncCursor
+    from psycopg.rows import TupleRow
+
     from coproc.program.computation import Computation
-    from coproc.store.base import Failure, Submission
+    from coproc.store.base import Failure
     from coproc.store.connection import TrioConnection
 
 LOCK: Final = 0x636F_7072_6F63_0002
@@ -33,24 +35,34 @@ _LIVE: Final = (
 )
 # Scalar subqueries, not "exists": those the planner may turn into a hash of the whole table.
 _SETTLE: Final = f"""
-    with settled as (
-        update work_groups w set state = case
+    with chosen as materialized (
+        select %(groups)s::bigint[] || array(
+            select distinct group_id from computations where output = any(%(made)s)
+        ) as groups
+    ), due as (
+        select g.group_id, case
             when (
                 select true from computations c
-                where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
+                where c.group_id = g.group_id and (c.is_allowed or c.is_needed) and {_LIVE.format("c")} limit 1
             ) is null then case when (
-                select true from computations c where c.group_id = w.group_id and c.failure_rule is null limit 1
+                select true from computations c where c.group_id = g.group_id and c.failure_rule is null limit 1
             ) then {State.COMPLETED:d} else {State.FAILED:d} end
             when (
                 select true from computations c join computation_inputs i on i.output = c.output
-                where c.group_id = w.group_id and {_LIVE.format("c")}
+                where c.group_id = g.group_id and {_LIVE.format("c")}
                   and not exists (select from ciphertexts x where x.handle = i.input)
                   and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
                 limit 1
             ) then {State.WAITING:d}
-            else {State.READY:d} end
-        where group_id = any(%s) and state <> {State.COMPUTING:d}
-        returning state
+            else {State.READY:d} end as state
+        from work_groups g
+        where group_id = any((select groups from chosen)::bigint[])
+          and (state <> {State.COMPUTING:d} or group_id = any(%(done)s)) offset 0
+    ), settled as (
+        update work_groups w set state = due.state, worker = null, lease_until = null,
+            attempts = case when due.state = {State.READY:d} and w.group_id = any(%(done)s) then 0 else attempts end
+        from due where due.group_id = w.group_id
+        returning due.state
     )
     select pg_notify('{CHANNEL}', '{Topic.WORK:d}')
     where exists (select from settled where state = {State.READY:d})
@@ -89,9 +101,11 @@ _ANNOUNCE: Final = f"""
         left join ciphertexts x on x.handle = c.output
         where t.output = any(%s) and c.is_allowed and (c.failure_rule is not null or x.handle is not null)
           and not exists (select from results r where r.transaction_id = t.transaction_id and r.output = t.output)
-        returning sequence
+        returning sequence, transaction_id, output
     )
-    select pg_notify('{CHANNEL}', '{Topic.RESULTS:d}') where exists (select from announced)
+    select a.sequence, a.transaction_id, a.output, c.failure_rule, c.failure_message, c.failure_cause,
+           (select pg_notify('{CHANNEL}', '{Topic.RESULTS:d}'))
+    from announced a join computations c on c.output = a.output order by a.sequence
 """  # noqa: S608 - constants
 _END_LEASES: Final = f"""
     with ended as (
@@ -124,6 +138,33 @@ _REVIVE: Final = f"""
     )
     update computations p set is_needed = true from lost where p.output = lost.output returning p.group_id
 """  # noqa: S608 - constants
+# Numbers are drawn under the graph lock, so that they are in order of arrival.
+_ADD_GROUPS: Final = """
+    with numbered as materialized (
+        select array(select nextval('work_groups_group_id_seq') from generate_series(1, %(count)s)) as numbers
+    ), added as (
+        insert into work_groups (group_id, key_id, transaction_id, state, tenant, deadline) overriding system value
+        select numbers[u.place], %(key)s, u.transaction_id, %(state)s, %(tenant)s,
+               clock_timestamp() + make_interval(secs => %(seconds)s::double precision)
+        from numbered, unnest(%(transactions)s::bytea[]) with ordinality as u (transaction_id, place)
+    ), members as (
+        insert into computations (output, group_id, position, operation, operands, is_allowed)
+        select output, numbers[place], position, operation, operands, is_allowed
+        from numbered, unnest(
+            %(outputs)s::bytea[], %(places)s::integer[], %(positions)s::integer[], %(operations)s::smallint[],
+            %(operands)s::bytea[], %(allowed)s::boolean[]
+        ) as m (output, place, position, operation, operands, is_allowed)
+    ), edges as (
+        insert into computation_inputs (input, output)
+        select * from unnest(%(sources)s::bytea[], %(targets)s::bytea[])
+    ), askers as (
+        insert into transaction_outputs (transaction_id, output)
+        select transaction_id, output
+        from unnest(%(askers)s::bytea[], %(asked)s::bytea[]) with ordinality as u (transaction_id, output, place)
+        order by place on conflict do nothing
+    )
+    select unnest(numbers) from numbered
+"""
 _GROUPS_AROUND: Final = """
     select group_id from computations where output = any(%(handles)s)
     union
@@ -142,21 +183,31 @@ async def notify(connection: TrioConnection, topic: Topic) -> None:
     await connection.execute("select pg_notify(%s, %s)", [CHANNEL, str(int(topic))])
 
 
-async def settle(connection: TrioConnection, group_ids: Iterable[int], locked: Collection[int] = ()) -> None:
+async def settle(
+    connection: TrioConnection,
+    group_ids: Iterable[int],
+    done: Collection[int] = (),
+    made: Collection[Handle] = (),
+) -> None:
     """Work out the state of groups that nobody computes, and wake workers if there is new work.
 
-    ``locked`` are those that this transaction has locked or made.
+    Args:
+        connection: holds the graph lock.
+        group_ids: those to look at.
+        done: groups that this transaction has locked, and whose lease ends with it. If there is new work in them,
+            another group came to need more of them: that is a new task and no failed attempt.
+        made: outputs of groups that this transaction has made.
     """
-    ordered = sorted(set(group_ids))
-    if not ordered:
+    ordered = sorted({*group_ids, *done})
+    if not ordered and not made:
         return
-    if not set(ordered).issubset(locked):
+    if not set(ordered).issubset(done):
         # Locked in order first: claims and renewals do so too, and nobody waits in a circle.
         await connection.execute(
             "select from work_groups where group_id = any(%s) order by group_id for update",
             [ordered],
         )
-    await connection.execute(_SETTLE.encode(), [ordered])
+    await connection.execute(_SETTLE.encode(), {"groups": ordered, "done": list(done), "made": list(made)})
 
 
 async def end_leases(connection: TrioConnection, group_ids: Iterable[int]) -> None:
@@ -172,10 +223,13 @@ async def spread(connection: TrioConnection, failed: Sequence[Handle]) -> list[H
     return [Handle(output) for (output,) in await cursor.fetchall()]
 
 
-async def announce(connection: TrioConnection, outputs: Sequence[Handle]) -> None:
-    """Number the results that transactions have not yet heard of, and wake their readers."""
-    if outputs:
-        await connection.execute(_ANNOUNCE.encode(), [list(outputs)])
+async def announce(connection: TrioConnection, outputs: Sequence[Handle]) -> AsyncCursor[TupleRow]:
+    """Number the results that transactions have not yet heard of, and wake their readers.
+
+    Returns:
+        A row each: sequence number, transaction, output, and why it failed (rule, message, cause), if it did.
+    """
+    return await connection.execute(_ANNOUNCE.encode(), [list(outputs)], binary=True)
 
 
 async def groups_around(connection: TrioConnection, handles: Sequence[Handle]) -> set[int]:
@@ -233,52 +287,47 @@ async def record_failures(connection: TrioConnection, failures: Mapping[Handle, 
 
 async def add_groups(
     connection: TrioConnection,
-    submission: Submission,
-    groups: Sequence[Sequence[Computation]],
-) -> list[int]:
-    """Insert new groups with their computations; returns their numbers. Their state is still to be settled."""
-    if not groups:
-        return []
-    cursor = await connection.execute(
-        "insert into work_groups (key_id, transaction_id, state, tenant, deadline)"
-        " select %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s)"
-        " from generate_series(1, %s) returning group_id",
-        [
-            submission.key_id,
-            submission.transaction_id,
-            State.WAITING.value,
-            submission.tenant,
-            submission.seconds,
-            len(groups),
-        ],
-    )
-    group_ids = sorted(group_id for (group_id,) in await cursor.fetchall())
-    await add_members(connection, group_ids, groups)
-    await remember(connection, group_ids, submission.traceparent)
-    return group_ids
+    key_id: bytes,
+    groups: Sequence[tuple[bytes, Sequence[Computation]]],
+    asked: Sequence[tuple[bytes, Handle]],
+    tenant: str | None = None,
+    seconds: float | None = None,
+) -> AsyncCursor[TupleRow]:
+    """Insert new groups with their computations, and who asks for what; states are still to be settled.
 
+    Args:
+        connection: holds the graph lock.
+        key_id: of all groups.
+        groups: the transaction that brings each, and its computations.
+        asked: transactions and what they ask for, new or not.
+        tenant: who asks for them.
+        seconds: until their deadline.
 
-async def add_members(
-    connection: TrioConnection, group_ids: Sequence[int], groups: Sequence[Sequence[Computation]]
-) -> None:
-    """Insert the computations of new groups."""
+    Returns:
+        Their numbers, a row each, in order.
+    """
     members = [
-        (group_id, *pair) for group_id, group in zip(group_ids, groups, strict=True) for pair in enumerate(group)
+        (place, *pair) for place, (_, computations) in enumerate(groups, start=1) for pair in enumerate(computations)
     ]
     edges = [(handle, computation.output) for _, _, computation in members for handle in set(computation.inputs)]
-    await connection.execute(
-        "with members as ("
-        "insert into computations (output, group_id, position, operation, operands, is_allowed)"
-        " select * from unnest(%s::bytea[], %s::bigint[], %s::integer[], %s::smallint[], %s::bytea[], %s::boolean[]))"
-        " insert into computation_inputs (input, output) select * from unnest(%s::bytea[], %s::bytea[])",
-        [
-            [computation.output for _, _, computation in members],
-            [group_id for group_id, _, _ in members],
-            [position for _, position, _ in members],
-            [computation.operation.value for _, _, computation in members],
-            [encode_operands(computation.operands) for _, _, computation in members],
-            [computation.is_allowed for _, _, computation in members],
-            [source for source, _ in edges],
-            [output for _, output in edges],
-        ],
+    return await connection.execute(
+        _ADD_GROUPS,
+        {
+            "count": len(groups),
+            "key": key_id,
+            "state": State.WAITING.value,
+            "tenant": tenant,
+            "seconds": seconds,
+            "transactions": [transaction_id for transaction_id, _ in groups],
+            "outputs": [computation.output for _, _, computation in members],
+            "places": [place for place, _, _ in members],
+            "positions": [position for _, position, _ in members],
+            "operations": [computation.operation.value for _, _, computation in members],
+            "operands": [encode_operands(computation.operands) for _, _, computation in members],
+            "allowed": [computation.is_allowed for _, _, computation in members],
+            "sources": [source for source, _ in edges],
+            "targets": [output for _, output in edges],
+            "askers": [transaction_id for transaction_id, _ in asked],
+            "asked": [output for _, output in asked],
+        },
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from coproc.store.base import ComputationStatus, ResultEvent, State, Topic, WorkGroup
+from coproc.store.hearing import Hearing
 from coproc.store.memory_wakeups import MemoryWakeups
 from coproc.store.retention import DROPPED
 from coproc.store.rules import (
@@ -72,11 +73,12 @@ class _Group:
     """When it was submitted."""
 
 
-class MemoryStore(MemoryWakeups):
+class MemoryStore(MemoryWakeups, Hearing):
     """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        MemoryWakeups.__init__(self)
+        Hearing.__init__(self)
         self.tenants: dict[bytes, Tenant] = {}
         """By the SHA-256 of their API keys."""
         self._keys: dict[bytes, tuple[KeyRecord, bytes]] = {}
@@ -287,9 +289,11 @@ class MemoryStore(MemoryWakeups):
         for outcome in outcomes:
             if (group := held.get(outcome.group_id)) is not None:
                 check_outcome(outcome, group.key_id, group.outputs, group.asked)
+        before = len(self._events)
         for outcome in outcomes:
             if (group := held.get(outcome.group_id)) is not None:
                 self._finish(group, outcome)
+        self._tell(self._events[before:])
         return frozenset(held)
 
     def _finish(self, group: _Group, outcome: GroupOutcome) -> None:

@@ -73,8 +73,11 @@ class Pool:
             DatabaseUnavailable: when the pool is closing, none becomes free in time, or connecting fails.
         """
         with translated_errors():
-            with trio.fail_after(ACQUIRE_SECONDS):
-                await self._slots.acquire()
+            try:
+                self._slots.acquire_nowait()
+            except trio.WouldBlock:
+                with trio.fail_after(ACQUIRE_SECONDS):
+                    await self._slots.acquire()
             try:
                 connection = await self._take()
                 self._busy.add(connection)
@@ -94,7 +97,7 @@ class Pool:
 
         Statements are sent ahead; see ``TrioConnection.sending_ahead``.
         """
-        async with self.connection() as connection, connection.sending_ahead(), connection.transaction():
+        async with self.connection() as connection, connection.sending_ahead():
             yield connection
 
     async def check(self) -> None:

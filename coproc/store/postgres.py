@@ -10,33 +10,31 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from coproc.metrics import timed_operation
-from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import blobs, chain_graph, claims, ending, graph, sweep
 from coproc.store.base import ComputationStatus, Failure, ResultEvent, State, Topic
 from coproc.store.depot import Depot, digests_of
 from coproc.store.finishing import LeaseLost, finish
+from coproc.store.hearing import Hearing
 from coproc.store.idle import PostgresForms
-from coproc.store.operands import decode_operands
 from coproc.store.overview import PostgresOverview
 from coproc.store.retention import DROPPED
 from coproc.store.rules import (
     CANCELLED,
     EXPIRED,
-    check_same_definition,
-    connected_groups,
     merge_repeats,
     merge_uploads,
     redefined,
     unknown_key,
     unknown_transaction,
 )
+from coproc.store.submitting import submit
 from coproc.store.tenants import find_tenant
 from coproc.store.traces import recall
 from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -52,11 +50,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PostgresStore(PostgresForms, PostgresOverview):
+class PostgresStore(PostgresForms, PostgresOverview, Hearing):
     """``Store`` over a pool of connections to a migrated database."""
 
     def __init__(self, pool: Pool, depot: Depot | None = None) -> None:
         """Use a pool, and for large values a depot over the same one."""
+        super().__init__()
         self.pool = pool
         self.depot = depot or Depot(pool)
         self._claimed_last: str | None = None
@@ -149,32 +148,7 @@ class PostgresStore(PostgresForms, PostgresOverview):
     async def submit(self, submission: Submission) -> int:
         """Write a batch; see ``Store.submit``."""
         batch = merge_repeats(submission.computations)
-
-        async def work(connection: TrioConnection) -> int:
-            known, is_connected = await _check_definitions(connection, submission.key_id, batch)
-            new = [computation for output, computation in batch.items() if output not in known]
-            allowed = [output for output in known if batch[output].is_allowed]
-            affected = await graph.allow(connection, allowed) if allowed else set[int]()
-            made = await graph.add_groups(connection, submission, connected_groups(new))
-            affected |= set(made)
-            await connection.execute(
-                "insert into transaction_outputs (transaction_id, output)"
-                " select %s, u.output from unnest(%s::bytea[]) with ordinality as u (output, position)"
-                " order by u.position on conflict do nothing",
-                [submission.transaction_id, list(batch)],
-            )
-            if new and is_connected:
-                inputs = {handle for computation in new for handle in computation.inputs}
-                affected |= await graph.need(connection, inputs | {computation.output for computation in new})
-                failed = await graph.spread(connection, sorted(inputs))
-                affected |= await graph.groups_around(connection, failed) if failed else set[int]()
-            else:
-                failed = []
-            await graph.settle(connection, affected, made)
-            await graph.announce(connection, [*known, *failed])
-            return len(new)
-
-        return await self._atomically(work)
+        return await self._atomically(partial(submit, submission=submission, batch=batch))
 
     @timed_operation
     async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
@@ -245,10 +219,10 @@ class PostgresStore(PostgresForms, PostgresOverview):
     @timed_operation
     async def claim(self, worker: str, limit: int, lease_seconds: float) -> Sequence[WorkGroup]:
         """Lease groups; see ``Store.claim``."""
-        groups, self._claimed_last = await self._atomically(
+        read, self._claimed_last = await self._atomically(
             lambda connection: claims.lease(connection, worker, max(limit, 0), lease_seconds, self._claimed_last),
         )
-        return groups
+        return await read()
 
     @timed_operation
     async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
@@ -293,9 +267,17 @@ class PostgresStore(PostgresForms, PostgresOverview):
         places = await self.depot.deposit(blobs.FOLDER, results)
         while left:
             try:
-                return await self._atomically(partial(finish, worker=worker, outcomes=left, places=places))
+                held, announced = await self._atomically(partial(finish, worker=worker, outcomes=left, places=places))
             except LeaseLost as lost:
                 left = {group_id: outcome for group_id, outcome in left.items() if group_id not in lost.group_ids}
+            else:
+                self._tell(
+                    [
+                        _event(number, transaction_id, output, _failure(rule, message, cause))
+                        for number, transaction_id, output, rule, message, cause, _ in await announced.fetchall()
+                    ]
+                )
+                return held
         return frozenset()
 
     @timed_operation
@@ -326,16 +308,8 @@ class PostgresStore(PostgresForms, PostgresOverview):
             rows = await cursor.fetchall()
             traces = await recall(connection, {row[-1] for row in rows})
             return [
-                ResultEvent(
-                    number,
-                    transaction_id,
-                    Handle(output),
-                    State.FAILED if failure else State.COMPLETED,
-                    failure,
-                    traces.get(group_id),
-                )
+                _event(number, transaction_id, output, _failure(*reason), traces.get(group_id))
                 for number, transaction_id, output, *reason, group_id in rows
-                for failure in [_failure(*reason)]
             ]
 
     @timed_operation
@@ -392,63 +366,10 @@ class PostgresStore(PostgresForms, PostgresOverview):
         return self._listener.subscribe()
 
 
-async def _find_keys(connection: TrioConnection, key_ids: set[bytes]) -> Callable[[], Awaitable[None]]:
-    """Look keys up; what is returned waits for the answer and refuses unknown ones."""
-    cursor = await connection.execute("select key_id from keys where key_id = any(%s)", [list(key_ids)], binary=True)
-
-    async def check() -> None:
-        for missing in key_ids - {bytes(key_id) for (key_id,) in await cursor.fetchall()}:
-            raise unknown_key(missing)
-
-    return check
-
-
 async def _check_keys(connection: TrioConnection, key_ids: set[bytes]) -> None:
-    check = await _find_keys(connection, key_ids)
-    await check()
-
-
-async def _check_definitions(
-    connection: TrioConnection,
-    key_id: bytes,
-    batch: Mapping[Handle, Computation],
-) -> tuple[set[Handle], bool]:
-    """Take the graph lock and look, in one message to the server, whether a batch fits what is there.
-
-    Returns:
-        The outputs that are known with the same definition, and whether the batch reads what other computations make,
-        or the other way round.
-
-    Raises:
-        NotFound: the key is unknown.
-        InvalidInput: an output already names something else.
-    """
-    check_keys = await _find_keys(connection, {key_id})
-    await graph.lock_graph(connection)
-    definitions = await connection.execute(
-        "select c.output, c.operation, c.operands, w.key_id from computations c join work_groups w using (group_id)"
-        " where c.output = any(%s)",
-        [list(batch)],
-        binary=True,
-    )
-    names = await sweep.find_taken(connection, batch)
-    connections = await connection.execute(
-        "select exists (select from computations where output = any(%s))"
-        " or exists (select from computation_inputs where input = any(%s))",
-        [list({handle for computation in batch.values() for handle in computation.inputs}), list(batch)],
-    )
-    await check_keys()
-    known: set[Handle] = set()
-    for output, operation, operands, known_key in await definitions.fetchall():
-        handle = Handle(output)
-        earlier = Computation(handle, Operation(operation), decode_operands(operands), is_allowed=False)
-        check_same_definition(earlier, batch[handle])
-        if known_key != key_id:
-            raise redefined(handle)
-        known.add(handle)
-    if taken := {Handle(handle) for (handle,) in await names.fetchall()} - known:
-        raise redefined(min(taken))
-    return known, (await connections.fetchone()) != (False,)
+    cursor = await connection.execute("select key_id from keys where key_id = any(%s)", [list(key_ids)], binary=True)
+    for missing in key_ids - {bytes(key_id) for (key_id,) in await cursor.fetchall()}:
+        raise unknown_key(missing)
 
 
 async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) -> list[ComputationStatus]:
@@ -479,6 +400,13 @@ async def _read_status(connection: TrioConnection, outputs: Sequence[Handle]) ->
         awaited = tuple(Handle(handle) for handle in missing or ()) if state is State.WAITING else ()
         statuses.append(ComputationStatus(Handle(output), state, is_allowed, attempts, failure, awaited))
     return statuses
+
+
+def _event(
+    sequence: int, transaction_id: bytes, output: bytes, failure: Failure | None, traceparent: str | None = None
+) -> ResultEvent:
+    state = State.FAILED if failure else State.COMPLETED
+    return ResultEvent(sequence, transaction_id, Handle(output), state, failure, traceparent)
 
 
 def _failure(rule: str | None, message: str | None, cause: bytes | None) -> Failure | None:

@@ -17,9 +17,6 @@ from coproc.store.tables import NEWEST, has_table
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from psycopg import AsyncCursor
-    from psycopg.rows import TupleRow
-
     from coproc.store.connection import TrioConnection
     from coproc.store.retention import Retention
 
@@ -156,12 +153,12 @@ async def _forget(connection: TrioConnection, intermediates: list[Handle], resul
         await graph.settle(connection, await graph.groups_around(connection, [*results, *failed]))
 
 
-async def find_taken(connection: TrioConnection, handles: Collection[Handle]) -> AsyncCursor[TupleRow]:
-    """Look for handles under which something is stored, or once was that could be uploaded again; a row each."""
-    statement = b"select handle from ciphertexts where handle = any(%(handles)s)"
+async def select_taken(connection: TrioConnection) -> str:
+    """Statement for those of ``handles`` under which something is stored, or once was that could be uploaded again."""
+    statement = "select handle from ciphertexts where handle = any(%(handles)s)"
     if await has_table(connection, NEWEST):
-        statement += b" union all select handle from originals where handle = any(%(handles)s)"
-    return await connection.execute(statement, {"handles": list(handles)}, binary=True)
+        statement += " union all select handle from originals where handle = any(%(handles)s)"
+    return statement
 
 
 async def dropped(connection: TrioConnection, handles: Collection[Handle]) -> set[Handle]:

@@ -14,16 +14,17 @@ from coproc.tracing import is_on
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from coproc.program.types import Handle
     from coproc.store.connection import TrioConnection
 
 
-async def remember(connection: TrioConnection, group_ids: Sequence[int], traceparent: str | None) -> None:
-    """Write down which span asked for new groups."""
-    if traceparent is None or not group_ids or not await _is_possible(connection):
+async def remember(connection: TrioConnection, outputs: Sequence[Handle], traceparent: str | None) -> None:
+    """Write down which span asked for new groups, each named by one of its outputs."""
+    if traceparent is None or not outputs or not await _is_possible(connection):
         return
     await connection.execute(
-        "insert into group_traces (group_id, traceparent) select unnest(%s::bigint[]), %s",
-        [list(group_ids), traceparent],
+        "insert into group_traces (group_id, traceparent) select group_id, %s from computations where output = any(%s)",
+        [traceparent, list(outputs)],
     )
 
 

@@ -31,6 +31,12 @@ class Watched(MemoryStore):
         self.readings = 0
         self.listeners = 0
         self.away = False
+        self.tells = False
+        """Whether results are this process's own."""
+
+    def _tell(self, events: Sequence[ResultEvent]) -> None:
+        if self.tells:
+            super()._tell(events)
 
     async def results_after(
         self, sequence: int, limit: int, transaction_ids: Sequence[bytes] | None = None
@@ -170,7 +176,7 @@ async def test_a_store_that_was_away_is_caught_up_with(nursery: trio.Nursery) ->
 
 
 async def test_results_are_found_without_wakeups(nursery: trio.Nursery) -> None:
-    store = MemoryStore()
+    store = Watched()
     feed = Feed(store, poll_seconds=2)
     nursery.start_soon(feed.run)
     listener = subscriber()
@@ -208,3 +214,74 @@ async def test_closing_ends_waits_at_once_and_sending_after_a_grace() -> None:
     assert ends == {"wait": 1, "send": 6}
     assert outbox.verdict is not None
     assert outbox.verdict.reason == "first"
+
+
+async def test_what_the_process_stores_itself_is_told_without_reading(nursery: trio.Nursery) -> None:
+    store = Watched()
+    feed = Feed(store, poll_seconds=1000)
+    nursery.start_soon(feed.run)
+    listener, publisher = subscriber(), Publisher(store)
+    with feed.attached(listener, 0):
+        await wait_all_tasks_blocked()
+        store.tells, store._subscribers = True, set()
+        before = store.readings
+        await publisher.publish(3)
+        assert await heard(listener) == [1, 2, 3]
+        assert feed.position == 3
+        assert store.readings == before
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_others_stored_before_is_read_first(nursery: trio.Nursery) -> None:
+    """What the process stores itself is no news then: it comes with the reading, and once."""
+    store = Watched()
+    feed = Feed(store, poll_seconds=2)
+    nursery.start_soon(feed.run)
+    listener, publisher = subscriber(), Publisher(store)
+    with feed.attached(listener, 0):
+        await wait_all_tasks_blocked()
+        store._subscribers.clear()
+        await publisher.publish()
+        store.tells = True
+        await publisher.publish()
+        assert await heard(listener) == []
+        await trio.sleep(2.5)
+        assert await heard(listener) == [1, 2]
+        await publisher.publish()
+        assert await heard(listener) == [3]
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_told_while_it_is_read_comes_once(nursery: trio.Nursery) -> None:
+    store = Watched()
+    feed = Feed(store, poll_seconds=1000)
+    nursery.start_soon(feed.run)
+    listener, publisher = subscriber(), Publisher(store)
+    with feed.attached(listener, 0):
+        await wait_all_tasks_blocked()
+        store.tells = True  # and wakes the feed, which reads the same
+        await publisher.publish(2)
+        assert await heard(listener) == [1, 2]
+        await publisher.publish(2)
+        assert await heard(listener) == [3, 4]
+    nursery.cancel_scope.cancel()
+
+
+async def test_whoever_is_behind_is_waited_for_and_not_told(nursery: trio.Nursery) -> None:
+    store = Watched()
+    feed = Feed(store, poll_seconds=1000, read_at_once=3)
+    nursery.start_soon(feed.run)
+    slow, publisher = subscriber(capacity=6), Publisher(store)
+    with feed.attached(slow, 0):
+        await wait_all_tasks_blocked()
+        store.tells = True
+        await publisher.publish(2)
+        await publisher.publish(2)
+        assert slow.outbox.is_crowded
+        await publisher.publish(2)
+        assert feed.position == 4
+        assert await heard(slow) == [1, 2, 3, 4]
+        await trio.sleep(0.5)
+        assert await heard(slow) == [5, 6]
+        assert slow.outbox.verdict is None
+    nursery.cancel_scope.cancel()

@@ -80,8 +80,9 @@ async def test_claims_at_the_same_time_share_what_is_there(database_url: str) ->
         for tenant in ("a", "b", None):
             await ready(store, tenant, 8)
         async with await TrioConnection.connect(database_url) as connection, connection.transaction():
-            mine, _ = await lease(connection, "one", 12, 60, None)
+            read, _ = await lease(connection, "one", 12, 60, None)
             others = await other.claim("two", 12, 60)
+        mine = await read()
         assert len(mine) == len(others) == 12
         assert not {group.group_id for group in mine} & {group.group_id for group in others}
 

@@ -80,6 +80,78 @@ async def test_a_commit_under_way_is_not_interrupted(connection: TrioConnection)
     assert await scalar(connection, b"select count(*) from t") == 1
 
 
+async def test_what_is_sent_ahead_is_one_transaction(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("create table t (n integer primary key)")
+        async with pool.connection() as other:
+            async with connection.sending_ahead():
+                await connection.execute("insert into t values (1)")
+                assert await scalar(connection, b"select count(*) from t") == 1
+                cursor = await connection.execute("insert into t select * from generate_series(2, 4)")
+                assert await connection.changed_rows(cursor) == 3
+                assert await scalar(other, b"select count(*) from t") == 0
+            assert await scalar(other, b"select count(*) from t") == 4
+
+
+@pytest.mark.parametrize("fault", ["ours", "the server's", "the server's, noticed at the end"])
+async def test_what_is_sent_ahead_is_undone(connection: TrioConnection, fault: str) -> None:
+    notices: list[str | None] = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    await connection.execute("create table t (n integer primary key)")
+
+    async def work() -> None:
+        async with connection.sending_ahead():
+            await connection.execute("insert into t values (1)")
+            assert await scalar(connection, b"select count(*) from t") == 1
+            if fault == "ours":
+                raise ZeroDivisionError
+            cursor = await connection.execute("insert into t values (1) returning n")
+            await connection.execute("insert into t values (2)")
+            if fault == "the server's":
+                await cursor.fetchone()
+
+    with pytest.raises(ZeroDivisionError if fault == "ours" else psycopg.errors.UniqueViolation):
+        await work()
+    assert connection.is_reusable
+    assert await scalar(connection, b"select count(*) from t") == 0
+    assert notices == []
+
+
+async def test_a_statement_that_the_server_skipped_is_prepared_anew(pool: Pool) -> None:
+
+    async def fail() -> None:
+        async with pool.transaction() as connection:
+            await connection.execute("select 1 / %s::integer", [0])
+            await connection.execute("select %s::integer + 5", [1])
+
+    for _ in range(2):
+        with pytest.raises(DatabaseRefused):
+            await fail()
+        async with pool.transaction() as connection:
+            assert await (await connection.execute("select %s::integer + 5", [1])).fetchall() == [(6,)]
+
+
+async def test_cancelled_before_it_begins_nothing_is_sent(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("create table t (n integer)")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with pool.transaction() as connection:
+            await connection.execute("insert into t values (1)")
+    assert scope.cancelled_caught
+    async with pool.connection() as connection:
+        assert await scalar(connection, b"select count(*) from t") == 0
+
+
+async def test_more_than_a_socket_holds_is_sent_ahead(connection: TrioConnection) -> None:
+    """Neither side waits for the other to read."""
+    async with connection.sending_ahead():
+        cursors = [await connection.execute("select repeat('x', 1000000), %s", ["y" * 1_000_000]) for _ in range(8)]
+        for cursor in cursors:
+            (row,) = await cursor.fetchall()
+            assert [len(column) for column in row] == [1_000_000, 1_000_000]
+
+
 async def test_closing_wakes_a_waiting_task(connection: TrioConnection) -> None:
     async with trio.open_nursery() as nursery:
 

@@ -12,7 +12,7 @@ import trio.lowlevel
 
 from coproc.errors import InvalidInput, NotFound
 from coproc.program.computation import Computation, Operation, Scalar
-from coproc.store.base import Failure, GroupOutcome, KeyRecord, State, Store, StoredCiphertext, Topic
+from coproc.store.base import Failure, GroupOutcome, KeyRecord, ResultEvent, State, Store, StoredCiphertext, Topic
 from coproc.store.rules import INPUT_FAILED
 from tests.store.builders import (
     KEY,
@@ -437,6 +437,31 @@ async def test_concurrent_submitters_and_uploads_lose_no_wakeup(store: Store) ->
             nursery.start_soon(upload, name)
             nursery.start_soon(submit, name)
     assert await work(store) == len(pairs)
+
+
+async def test_a_process_hears_of_what_it_stores_itself(store: Store) -> None:
+    """The same as a reading would give, in the same order; nothing of what could not be stored."""
+    first, second = await with_inputs(store, 2)
+    heard: list[ResultEvent] = []
+    with store.hearing(heard.extend):
+        sums = [add(first, second) for _ in range(3)]
+        broken = add(sums[0].output, first)
+        reader = add(broken.output, second)
+        await store.submit(batch(*sums, transaction=b"1" * 32))
+        await store.submit(batch(broken, transaction=b"2" * 32))
+        await store.submit(batch(reader, transaction=b"3" * 32))
+        groups = await store.claim("worker", 10, 60)
+        assert await store.finish_all("another", [done(group) for group in groups]) == frozenset()
+        assert heard == []
+        assert await store.finish_all("worker", [done(group) for group in groups])
+        (group,) = await store.claim("worker", 10, 60)
+        await store.finish("worker", done(group, failures=[broken.output]))
+    assert [event.sequence for event in heard] == [1, 2, 3, 4, 5]
+    assert {event.handle for event in heard[3:]} == {broken.output, reader.output}
+    assert heard == await store.results_after(0, 100)
+    await store.submit(batch(add(first, first)))
+    await work(store)
+    assert len(heard) == 5
 
 
 async def test_wakeups(store: Store) -> None:

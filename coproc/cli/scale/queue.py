@@ -141,9 +141,10 @@ async def claim_cost(connection: CountingConnection, groups: int, claims_made: i
             # Counted inside only: BEGIN and COMMIT cannot be explained.
             connection.is_counting = counted
             try:
-                found, after = await claims.lease(connection, "bench", CLAIMED_AT_ONCE, 3600.0, after)
+                read, after = await claims.lease(connection, "bench", CLAIMED_AT_ONCE, 3600.0, after)
             finally:
                 connection.is_counting = False
+        found = await read()
         if not counted:
             best = min(best, time.perf_counter() - began)
             continue
