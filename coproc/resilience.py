@@ -144,6 +144,17 @@ class Guard:
         opened_at = self._breaker.opened_at
         return 0.0 if opened_at is None else max(0.0, opened_at + self._breaker.cooldown - self._clock())
 
+    def check(self) -> None:
+        """Raise CircuitOpen if no call would be let through now; for those that have to wait before theirs."""
+        if self._breaker.admit(self._clock()) is None:
+            raise self._refusal()
+
+    def _refusal(self) -> CircuitOpen:
+        wait = self.retry_after
+        reason = "" if self.error is None else f", after {self.error}"
+        text = f"{self.name} is not asked for another {wait:.1f} s{reason}"
+        return CircuitOpen(text, retry_after=wait, after=self.error)
+
     @contextmanager
     def calling(self) -> Generator[None]:
         """Make one call inside the block.
@@ -154,8 +165,7 @@ class Guard:
         now = self._clock()
         admitted = self._breaker.admit(now)
         if admitted is None:
-            wait = self.retry_after
-            raise CircuitOpen(f"{self.name} is not asked for another {wait:.1f} s", retry_after=wait, after=self.error)
+            raise self._refusal()
         self._breaker = admitted
         try:
             yield

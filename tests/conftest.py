@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import structlog
+
 from tests.fixtures.clock import pytest_collection_modifyitems
 from tests.fixtures.database import (
     database_url,
@@ -29,3 +31,13 @@ __all__ = [
     "toy_evaluation_key",
     "toy_server_key",
 ]
+
+# What a crash logs is read by people when a test fails; with the values of all local variables, as structlog shows them
+# by default, writing it takes seconds on a busy machine.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PASSING: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 """SQLSTATE classes of passing trouble: connection, rollback (deadlock, serialization), resources, object in use,
 operator intervention (shutdown, cancel), system error."""
+PASSING_STATES: Final = frozenset({"25006", "25P03", "25P04"})
+"""Further states that pass: a server that is read-only during a failover, and transactions that it ended because they
+stood still."""
 
 
 class DatabaseUnavailable(RecoverableError):
@@ -38,6 +41,11 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] == "40"
 
 
+def is_held_up(error: BaseException) -> bool:
+    """Whether a transaction waited for a lock for as long as it may (SQLSTATE 55P03)."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == "55P03"
+
+
 def translate(error: psycopg.Error) -> CoprocError:
     """Turn a psycopg error into one of ours. The text is the server's primary message, without row contents."""
     state = error.sqlstate
@@ -45,7 +53,7 @@ def translate(error: psycopg.Error) -> CoprocError:
     if state is None:
         passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     else:
-        passing = state[:2] in PASSING
+        passing = state[:2] in PASSING or state in PASSING_STATES
     return (DatabaseUnavailable if passing else DatabaseRefused)(f"database: {message}", sqlstate=state)
 
 

@@ -1,11 +1,11 @@
-"""Transactions that are run again when a concurrent one made the server undo them."""
+"""Transactions that are run again when a concurrent one made the server undo them, or held them up for too long."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coproc.errors import RecoverableError
-from coproc.store.faults import is_conflict
+from coproc.store.faults import is_conflict, is_held_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,13 +24,17 @@ class Transactional:
     pool: Pool
 
     async def _atomically(self, work: Callable[[TrioConnection], Awaitable[T]]) -> T:
-        """Run ``work`` in a transaction, again if a concurrent one made the server undo it."""
+        """Run ``work`` in a transaction, again if a concurrent one made the server undo it or stood in the way."""
         for _ in range(CONFLICT_ATTEMPTS - 1):
             try:
                 async with self.pool.transaction() as connection:
                     return await work(connection)
             except RecoverableError as error:
-                if error.__cause__ is None or not is_conflict(error.__cause__):
+                if error.__cause__ is None:
+                    raise
+                if is_held_up(error.__cause__):
+                    await self.pool.end_stillness()
+                elif not is_conflict(error.__cause__):
                     raise
         async with self.pool.transaction() as connection:
             return await work(connection)

@@ -12,9 +12,13 @@ import trio.testing
 from psycopg.conninfo import conninfo_to_dict
 
 from coproc.errors import IrrecoverableError, RecoverableError
+from coproc.resilience import CircuitOpen
+from coproc.store import graph
 from coproc.store.connection import TrioConnection
 from coproc.store.faults import DatabaseRefused, DatabaseUnavailable
 from coproc.store.pool import Pool
+from coproc.store.postgres import PostgresStore
+from tests.store.builders import add, batch, with_inputs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -290,3 +294,71 @@ async def test_every_address_of_every_host_is_tried(database_url: str) -> None:
     silent.listen()
     with silent, pytest.raises(psycopg.errors.ConnectionTimeout):
         await TrioConnection.connect(host="127.0.0.1", port=silent.getsockname()[1], connect_timeout=2)
+
+
+async def test_who_stands_still_in_a_transaction_gives_its_locks_back(database_url: str) -> None:
+    """A stopped process must not hold up everybody else for as long as it is stopped. Who is slow or idle stays."""
+    stuck, slow, pool = Pool(database_url), Pool(database_url), Pool(database_url, still_seconds=0.3)
+    store = PostgresStore(pool)
+    with trio.fail_after(60):
+        inputs = await with_inputs(store, 1)
+        async with stuck.connection() as idle, trio.open_nursery() as nursery:
+            holds, stands_still = trio.Event(), trio.Event()
+
+            async def hold() -> None:
+                async with stuck.transaction() as connection:
+                    await graph.lock_graph(connection)
+                    await (await connection.execute("select 1")).fetchall()
+                    holds.set()
+                    await stands_still.wait()
+
+            async def stand_still() -> None:
+                with pytest.raises(DatabaseUnavailable):
+                    await hold()
+
+            async def be_slow() -> None:
+                async with slow.transaction() as connection:
+                    await (await connection.execute("select pg_sleep(1.5)")).fetchall()
+
+            nursery.start_soon(stand_still)
+            nursery.start_soon(be_slow)
+            await holds.wait()
+            assert await store.submit(batch(add(inputs[0], inputs[0]))) == 1
+            stands_still.set()
+            assert await scalar(idle, b"select 7") == 7
+        await stuck.check()
+    for each in (stuck, slow, pool):
+        await each.aclose()
+
+
+async def test_a_read_only_server_is_waited_for(pool: Pool) -> None:
+    """As after a failover, until the new primary is promoted."""
+
+    async def write() -> None:
+        async with pool.transaction() as connection:
+            await connection.execute("set transaction read only")
+            await connection.execute("create table t (n integer)")
+
+    with pytest.raises(DatabaseUnavailable):
+        await write()
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_a_server_that_hangs_counts_as_gone() -> None:
+    """It takes connections and says nothing: callers hear so at once instead of waiting one after another."""
+    with trio.socket.socket() as silent:
+        await silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        pool = Pool(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none", 1)
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable, match="no answer in time"):
+                await pool.check()
+        began = trio.current_time()
+        with pytest.raises(CircuitOpen, match="no answer in time"):
+            async with pool.connection():
+                pass
+        assert trio.current_time() == began
+        await pool.aclose()
+        await trio.sleep(2)
+        with pytest.raises(DatabaseUnavailable, match="closing"):
+            await pool.check()
