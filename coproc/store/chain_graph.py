@@ -236,22 +236,26 @@ async def _record(
             " select %s, * from unnest(%s::bytea[], %s::bytea[]) on conflict do nothing",
             [chain_id, [block_hash for block_hash, _ in allows], [handle for _, handle in allows]],
         )
-    for block in blocks:
-        for said in block.delegations:
-            await connection.execute(
-                "insert into chain_delegations values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                [
-                    chain_id,
-                    block.hash,
-                    said.log_index,
-                    said.delegator,
-                    said.delegate,
-                    said.contract,
-                    said.counter,
-                    said.old_expiry,
-                    said.new_expiry,
-                ],
-            )
+    delegations = [
+        (
+            block.hash,
+            said.log_index,
+            said.delegator,
+            said.delegate,
+            said.contract,
+            said.counter,
+            said.old_expiry,
+            said.new_expiry,
+        )
+        for block in blocks
+        for said in block.delegations
+    ]
+    if delegations:
+        await connection.execute(
+            "insert into chain_delegations select %s, * from unnest(%s::bytea[], %s::bigint[], %s::bytea[],"
+            " %s::bytea[], %s::bytea[], %s::numeric[], %s::numeric[], %s::numeric[])",
+            [chain_id, *map(list, zip(*delegations, strict=True))],
+        )
 
 
 async def _record_faults(connection: TrioConnection, chain_id: int, accepted: Accepted) -> None:

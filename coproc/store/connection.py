@@ -220,14 +220,32 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
                     await self.wait(self._exec_command(command))
             with contextlib.suppress(psycopg.Error):
                 await pipeline.sync()
-        await self._leave(pipeline)
+        with contextlib.suppress(psycopg.Error):  # what the block raises matters
+            await self._leave(pipeline)
 
     async def _leave(self, pipeline: psycopg.AsyncPipeline) -> None:
         try:
             if not self.closed:
-                await pipeline.__aexit__(None, None, None)
+                await self._receive_rest(pipeline)
         finally:
             self._pipeline = None
+            if not self.closed and self.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+                self._finish()
+
+    async def _receive_rest(self, pipeline: psycopg.AsyncPipeline) -> None:
+        async with self.lock:
+            try:
+                await self.wait(pipeline._exit_gen())  # noqa: SLF001 - its context manager loses the error of a commit
+            except psycopg.Error:
+                if not self.closed:
+                    if self.pgconn.pipeline_status == pq.PipelineStatus.ABORTED:
+                        # It was the answer to the Sync, of which the proper one is still to come.
+                        pipeline.result_queue.append(None)
+                        await self.wait(pipeline._fetch_gen(flush=False))  # noqa: SLF001
+                    with contextlib.suppress(psycopg.Error):
+                        self.pgconn.exit_pipeline_mode()
+                raise
+            self.pgconn.exit_pipeline_mode()
 
     async def changed_rows(self, cursor: psycopg.AsyncCursor[TupleRow]) -> int:
         """Wait for a statement without results; returns how many rows it changed."""

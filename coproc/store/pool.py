@@ -83,6 +83,7 @@ class Pool:
             DatabaseUnavailable: when the pool is closing, none becomes free in time, or connecting fails.
             CircuitOpen: the database has been out of reach and is left in peace for a moment.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()  # whoever is cancelled already sends nothing
         if not self._idle:
             self.guard.check()
         with translated_errors():

@@ -15,7 +15,7 @@ from coproc.errors import IrrecoverableError, RecoverableError
 from coproc.resilience import CircuitOpen
 from coproc.store import graph
 from coproc.store.connection import TrioConnection
-from coproc.store.faults import DatabaseRefused, DatabaseUnavailable
+from coproc.store.faults import DatabaseRefused, DatabaseUnavailable, is_conflict
 from coproc.store.pool import Pool
 from coproc.store.postgres import PostgresStore
 from tests.store.builders import add, batch, with_inputs
@@ -121,6 +121,43 @@ async def test_what_is_sent_ahead_is_undone(connection: TrioConnection, fault: s
     assert notices == []
 
 
+async def test_an_error_of_the_commit_is_told(pool: Pool) -> None:
+    """It undoes the transaction, may be one that is worth another try, and costs no connection."""
+    async with pool.connection() as connection:
+        await connection.execute("create table t (n integer)")
+        await connection.execute(
+            "create function refuse() returns trigger language plpgsql as"
+            " $$ begin raise exception 'too late' using errcode = '40001'; end $$"
+        )
+        await connection.execute(
+            "create constraint trigger late after insert on t deferrable initially deferred"
+            " for each row execute function refuse()"
+        )
+
+    async def write() -> None:
+        async with pool.transaction() as connection:
+            await connection.execute("insert into t values (1)")
+
+    with pytest.raises(DatabaseUnavailable, match="too late") as caught:
+        await write()
+    assert is_conflict(caught.value.__cause__ or caught.value)
+    assert pool.idle == 1
+    async with pool.transaction() as connection:
+        assert await scalar(connection, b"select count(*) from t") == 0
+
+
+async def test_what_a_block_raises_wins_over_errors_of_statements(pool: Pool) -> None:
+    async def work() -> None:
+        async with pool.transaction() as connection:
+            await connection.execute("select 1 / 0", prepare=False)
+            await connection.execute("select 2", prepare=False)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await work()
+    await pool.check()
+
+
 async def test_a_statement_that_the_server_skipped_is_prepared_anew(pool: Pool) -> None:
 
     async def fail() -> None:
@@ -135,12 +172,13 @@ async def test_a_statement_that_the_server_skipped_is_prepared_anew(pool: Pool) 
             assert await (await connection.execute("select %s::integer + 5", [1])).fetchall() == [(6,)]
 
 
-async def test_cancelled_before_it_begins_nothing_is_sent(pool: Pool) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_cancelled_before_it_begins_nothing_is_sent(pool: Pool, ahead: bool) -> None:  # noqa: FBT001
     async with pool.connection() as connection:
         await connection.execute("create table t (n integer)")
     with trio.CancelScope() as scope:
         scope.cancel()
-        async with pool.transaction() as connection:
+        async with pool.transaction() if ahead else pool.connection() as connection:
             await connection.execute("insert into t values (1)")
     assert scope.cancelled_caught
     async with pool.connection() as connection:
