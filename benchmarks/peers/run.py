@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 PEER: Final = "TFHE-rs 1.5.1"
 RATIO: Final = "ratio"
 CPU_RATIO: Final = "ratio of CPU time"
-BOOTSTRAPS_IN_A_PASS: Final = 2500
-"""Of coproc, where many instances are measured: a few seconds."""
 LARGEST_SHARE: Final = 0.25
 """Of the time, for one case."""
 
@@ -80,10 +78,15 @@ class Measured:
 class Comparison:
     """Both sides, ready."""
 
-    def __init__(self, peer: Peer, cores: int, parameters: str, turn_seconds: float) -> None:
-        """Make coproc's keys; a turn takes ``turn_seconds``, or one pass if that is longer."""
+    def __init__(self, peer: Peer, cores: int, parameters: str, turn_seconds: float, pass_bootstraps: int) -> None:
+        """Make coproc's keys.
+
+        A turn takes ``turn_seconds``, or one pass if that is longer. Where many instances are measured, coproc makes
+        ``pass_bootstraps`` in a pass.
+        """
         chosen = TOY_2_2 if parameters == "toy" else V1_5_2_2
         self._peer, self._cores, self._turn = peer, cores, turn_seconds
+        self._pass_bootstraps = pass_bootstraps
         self._ours = Ours(chosen, sorted({1, cores}))
         # What a bootstrap takes on one thread, to know beforehand how long cases take; it warms both sides up, too.
         warm = self._bootstraps(BootstrapCase(16, 1))
@@ -105,7 +108,7 @@ class Comparison:
             return 2 * self._turn
         instances = 1 if case.way == "latency" else self._cores
         peer = case.bootstraps * instances * self._peer_bootstrap / self._cores
-        own = max(case.bootstraps * instances / 2, 0 if case.way == "latency" else BOOTSTRAPS_IN_A_PASS)
+        own = max(case.bootstraps * instances / 2, 0 if case.way == "latency" else self._pass_bootstraps)
         return max(self._turn, peer) + max(self._turn, own * self._own_bootstrap / self._cores)
 
     def _bootstraps(self, case: BootstrapCase) -> Turns:
@@ -126,7 +129,7 @@ class Comparison:
         if is_alone:
             job = self._ours.alone(case.graph, operands[0], self._cores)
         else:
-            job = self._ours.many(case.graph, operands, self._cores, BOOTSTRAPS_IN_A_PASS)
+            job = self._ours.many(case.graph, operands, self._cores, self._pass_bootstraps)
         work = Work(case.name, case.type, operands, self._cores, self._turn)
         expected = [case.expected(values) for values in operands] if case.has_expected else []
         if case.has_expected:
@@ -222,6 +225,9 @@ def show(record: Record) -> None:
 @click.option("--minutes", default=10.0, show_default=True, help="What does not fit is left out, and named.")
 @click.option("--rounds", default=3, show_default=True, help="Of each case, where there is time.")
 @click.option("--turn-seconds", default=0.7, show_default=True, help="Passes of a turn go on for so long.")
+@click.option(
+    "--pass-bootstraps", default=2500, show_default=True, help="Of coproc in a pass, where many instances are measured."
+)
 @click.option("--binary", type=click.Path(path_type=Path), default=MEASURING, help="The peer, as built by make.")
 @click.option("--only", multiple=True, help="A part of the names of cases; repeat for more.")
 @click.option("--core", "cores", multiple=True, type=int, help="To run on; default: all that this process may use.")
@@ -231,6 +237,7 @@ def main(
     minutes: float,
     rounds: int,
     turn_seconds: float,
+    pass_bootstraps: int,
     binary: Path,
     only: tuple[str, ...],
     cores: tuple[int, ...],
@@ -243,9 +250,14 @@ def main(
     count = len(os.sched_getaffinity(0))
     parameters = "toy" if toy else "v1_5"
     with Peer(binary, parameters) as peer:
-        comparison = Comparison(peer, count, parameters, turn_seconds)
+        comparison = Comparison(peer, count, parameters, turn_seconds, pass_bootstraps)
         measured, left_out = compare(comparison, count, minutes, rounds, only)
-        settings = {"parameters": "toy" if toy else "V1_5 2_2", "cores": count, "turn_seconds": turn_seconds}
+        settings = {
+            "parameters": "toy" if toy else "V1_5 2_2",
+            "cores": count,
+            "turn_seconds": turn_seconds,
+            "pass_bootstraps": pass_bootstraps,
+        }
         details = {"peer": peer.about, "left_out_for_want_of_time": left_out}
     record = new_record("peers", settings, [item for case in measured for item in case.figures()], details)
     show(record)
