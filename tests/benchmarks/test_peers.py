@@ -17,13 +17,16 @@ from benchmarks.peers.cases import BootstrapCase, CircuitCase, all_cases, operat
 from benchmarks.peers.counts import BINARY, OTHERS, count
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.protocol import COUNTING, MEASURING, Peer, Work
+from benchmarks.peers.report import width_table
 from benchmarks.peers.run import RATIO, Spent, Turns, main, rounds_of
-from coproc.cli.measuring import read_record
+from coproc.cli.measuring import figure, new_record, read_record
 from coproc.program.catalogue import TFHE_RS
 from coproc.tfhe.parameters import TOY_2_2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from coproc.cli.measuring import Record
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 CASES = [*operation_cases(8, "latency"), *operation_cases(8, "throughput"), *transfer_cases()]
@@ -82,6 +85,20 @@ def test_sides_begin_by_turns_and_ratios_are_those_of_rounds() -> None:
     *_, cpu, ratio = measured.figures()
     assert (cpu.name, cpu.median) == ("x, ratio of CPU time", 2)
     assert (ratio.name, ratio.median, ratio.low, ratio.high) == ("x, ratio", 4, 3, 5)
+
+
+def test_widths_are_put_side_by_side() -> None:
+    def taken(label: str, ratio: float) -> Record:
+        return new_record("peers", {}, [figure(f"{label}, ratio of CPU time", "times", [ratio])])
+
+    records = [taken("add 64, throughput", 1.0), taken("add 64, throughput", 8.25), taken("add 8, latency", 4.5)]
+    records += [taken("mul 8, throughput", 7.0), taken("KS+PBS, batch 64, 1 thread", 9.0)]
+    assert width_table(records).splitlines() == [
+        "| many, alone | 8 | 64 |",
+        "|---|---|---|",
+        "| add | -, 4.5 | 8.2, - |",
+        "| mul | 7.0, - | -, - |",
+    ]
 
 
 def test_a_peer_that_is_not_built_says_how_to_build_it(tmp_path: Path) -> None:
