@@ -51,8 +51,10 @@ def serve(**options: str | float | bool | Path | None) -> None:
     """
     import trio  # noqa: PLC0415 - heavy, and --help should be instant
 
+    from nurseries.memory import keep_large_arrays_apart  # noqa: PLC0415
     from nurseries.root import serve as run  # noqa: PLC0415 - heavy
 
     config = Config.from_options(options)
     configure_logging(config.log_format, config.log_level)
+    keep_large_arrays_apart()
     raise click.exceptions.Exit(trio.run(run, config))
