@@ -56,7 +56,7 @@ from coproc.tracing import span, traceparent
 from nurseries.executor import Job
 from nurseries.mailbox import ask
 from nurseries.packer import unpack
-from nurseries.threads import FEW_CIPHERTEXTS, run_near
+from nurseries.threads import run_near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -358,7 +358,7 @@ class Scheduler:
         if isinstance(strategy, Lanes):
             strategy = strategy.share(len(self._state.jobs))
         batch = await run_near(
-            prepare_batch, groups, values, bad_inputs, facts, strategy, self._settings, ciphertexts=_size(groups)
+            prepare_batch, groups, values, bad_inputs, facts, strategy, self._settings, ciphertexts=self._size(groups)
         )
         planned = trio.current_time()
         JOB_BOOTSTRAPS.observe(batch.plan.circuit.bootstraps)
@@ -461,6 +461,12 @@ class Scheduler:
                 self._lost += 1
             self._post(Settled(outcome.group_id))
 
+    def _size(self, groups: Sequence[WorkGroup]) -> int:
+        """How many ciphertexts a job deals with, roughly; what the estimate counts nothing for is one each."""
+        held = self._state.held
+        costs = {work.group_id: held[work.group_id].candidate.cost for work in groups if work.group_id in held}
+        return sum(max(len(work.computations), costs.get(work.group_id, 0)) for work in groups)
+
     def _age(self, group_id: int) -> float:
         """Seconds since a group was submitted."""
         held = self._state.held.get(group_id)
@@ -472,9 +478,3 @@ class Scheduler:
         if left:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK.seconds):
                 await self._release(left)
-
-
-def _size(groups: Sequence[WorkGroup]) -> int:
-    """How many ciphertexts a job deals with, roughly; where they are many, it is enough to know that."""
-    computations = sum(len(work.computations) for work in groups)
-    return computations if computations > FEW_CIPHERTEXTS else sum(estimate(work).cost for work in groups)

@@ -223,12 +223,12 @@ class Feed:
 
     def _hear(self, events: Sequence[ResultEvent]) -> None:
         """Offer what this process has just stored, if it is what comes next and all have room: else it is read."""
-        expected = range(self.position + 1, self.position + 1 + min(len(events), self._read_at_once))
         if (
             self._attached
-            and [event.sequence for event in events] == [*expected]
+            and len(events) <= self._read_at_once
+            and [event.sequence - self.position for event in events] == [*range(1, len(events) + 1)]
             and not is_on()  # the spans that asked for them are only read
-            and not any(subscriber.outbox.is_crowded for subscriber in self._attached)
+            and not self._crowded()
         ):
             self._offer_all(events)
 
@@ -246,10 +246,13 @@ class Feed:
                 self._offer(event)
                 self.position = event.sequence
 
+    def _crowded(self) -> list[Outbox]:
+        return [subscriber.outbox for subscriber in self._attached if subscriber.outbox.is_crowded]
+
     async def _make_room(self) -> None:
         """Wait a little for those who are behind: a burst alone cuts nobody who reads."""
         deadline = trio.current_time() + PACE_SECONDS
-        while crowded := [subscriber.outbox for subscriber in self._attached if subscriber.outbox.is_crowded]:
+        while crowded := self._crowded():
             if trio.current_time() >= deadline:
                 for outbox in crowded:
                     outbox.cut()

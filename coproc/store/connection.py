@@ -218,8 +218,6 @@ class TrioConnection(psycopg.AsyncConnection[TupleRow]):
             for command in (b"begin", b"rollback"):
                 async with self.lock:
                     await self.wait(self._exec_command(command))
-            with contextlib.suppress(psycopg.Error):
-                await pipeline.sync()
         with contextlib.suppress(psycopg.Error):  # what the block raises matters
             await self._leave(pipeline)
 

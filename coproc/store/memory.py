@@ -77,8 +77,7 @@ class MemoryStore(MemoryWakeups, Hearing):
     """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
 
     def __init__(self) -> None:
-        MemoryWakeups.__init__(self)
-        Hearing.__init__(self)
+        super().__init__()
         self.tenants: dict[bytes, Tenant] = {}
         """By the SHA-256 of their API keys."""
         self._keys: dict[bytes, tuple[KeyRecord, bytes]] = {}

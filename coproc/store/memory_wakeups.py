@@ -20,6 +20,7 @@ class MemoryWakeups:
     """Whoever is woken, within one process."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._subscribers: set[trio.MemorySendChannel[Topic]] = set()
 
     @asynccontextmanager

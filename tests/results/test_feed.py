@@ -216,31 +216,36 @@ async def test_closing_ends_waits_at_once_and_sending_after_a_grace() -> None:
     assert outbox.verdict.reason == "first"
 
 
-async def test_what_the_process_stores_itself_is_told_without_reading(nursery: trio.Nursery) -> None:
-    store = Watched()
-    feed = Feed(store, poll_seconds=1000)
-    nursery.start_soon(feed.run)
-    listener, publisher = subscriber(), Publisher(store)
-    with feed.attached(listener, 0):
-        await wait_all_tasks_blocked()
-        store.tells, store._subscribers = True, set()
+@asynccontextmanager
+async def told(store: Watched, listener: Subscriber, **settings: int) -> AsyncGenerator[tuple[Feed, Publisher]]:
+    """Attach a listener to a feed whose process stores results itself."""
+    feed = Feed(store, **{"poll_seconds": 1000, **settings})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run)
+        with feed.attached(listener, 0):
+            await wait_all_tasks_blocked()
+            store.tells = True
+            yield feed, Publisher(store)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_process_stores_itself_is_told_without_reading() -> None:
+    store, listener = Watched(), subscriber()
+    async with told(store, listener) as (feed, publisher):
+        store._subscribers.clear()
         before = store.readings
         await publisher.publish(3)
         assert await heard(listener) == [1, 2, 3]
         assert feed.position == 3
         assert store.readings == before
-    nursery.cancel_scope.cancel()
 
 
-async def test_what_others_stored_before_is_read_first(nursery: trio.Nursery) -> None:
+async def test_what_others_stored_before_is_read_first() -> None:
     """What the process stores itself is no news then: it comes with the reading, and once."""
-    store = Watched()
-    feed = Feed(store, poll_seconds=2)
-    nursery.start_soon(feed.run)
-    listener, publisher = subscriber(), Publisher(store)
-    with feed.attached(listener, 0):
-        await wait_all_tasks_blocked()
+    store, listener = Watched(), subscriber()
+    async with told(store, listener, poll_seconds=2) as (_, publisher):
         store._subscribers.clear()
+        store.tells = False
         await publisher.publish()
         store.tells = True
         await publisher.publish()
@@ -249,32 +254,21 @@ async def test_what_others_stored_before_is_read_first(nursery: trio.Nursery) ->
         assert await heard(listener) == [1, 2]
         await publisher.publish()
         assert await heard(listener) == [3]
-    nursery.cancel_scope.cancel()
 
 
-async def test_what_is_told_while_it_is_read_comes_once(nursery: trio.Nursery) -> None:
-    store = Watched()
-    feed = Feed(store, poll_seconds=1000)
-    nursery.start_soon(feed.run)
-    listener, publisher = subscriber(), Publisher(store)
-    with feed.attached(listener, 0):
-        await wait_all_tasks_blocked()
-        store.tells = True  # and wakes the feed, which reads the same
+async def test_what_is_told_while_it_is_read_comes_once() -> None:
+    """Wake-ups come as well, and the feed reads the same."""
+    listener = subscriber()
+    async with told(Watched(), listener) as (_, publisher):
         await publisher.publish(2)
         assert await heard(listener) == [1, 2]
         await publisher.publish(2)
         assert await heard(listener) == [3, 4]
-    nursery.cancel_scope.cancel()
 
 
-async def test_whoever_is_behind_is_waited_for_and_not_told(nursery: trio.Nursery) -> None:
-    store = Watched()
-    feed = Feed(store, poll_seconds=1000, read_at_once=3)
-    nursery.start_soon(feed.run)
-    slow, publisher = subscriber(capacity=6), Publisher(store)
-    with feed.attached(slow, 0):
-        await wait_all_tasks_blocked()
-        store.tells = True
+async def test_whoever_is_behind_is_waited_for_and_not_told() -> None:
+    slow = subscriber(capacity=6)
+    async with told(Watched(), slow, read_at_once=3) as (feed, publisher):
         await publisher.publish(2)
         await publisher.publish(2)
         assert slow.outbox.is_crowded
@@ -284,4 +278,3 @@ async def test_whoever_is_behind_is_waited_for_and_not_told(nursery: trio.Nurser
         await trio.sleep(0.5)
         assert await heard(slow) == [5, 6]
         assert slow.outbox.verdict is None
-    nursery.cancel_scope.cancel()
