@@ -234,12 +234,22 @@ async def retry(
         error = state.outcome.exception() if state.outcome is not None else None
         log.warning("trying again", what=what, attempt=state.attempt_number, error=str(error))
 
+    async def call_once() -> T:
+        if guard is None:
+            return await call()
+        with guard.calling():
+            return await call()
+
+    # Nearly always the first call succeeds, and all this need not be set up.
+    try:
+        return await call_once()
+    except RecoverableError as error:
+        failed = [error]
     async for attempt in AsyncRetrying(
         sleep=trio.sleep, wait=wait, stop=stop, retry=is_recoverable, before_sleep=tell, reraise=True
     ):
         with attempt:
-            if guard is None:
-                return await call()
-            with guard.calling():
-                return await call()
+            if failed:
+                raise failed.pop()
+            return await call_once()
     raise RecoverableError(f"{what} was not tried")  # the loop returns or raises

@@ -89,9 +89,9 @@ def traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
-def log_context() -> dict[str, str]:
-    """Name the span at hand for a line of the log."""
-    current = traceparent()
+def log_context(written: str | None = None) -> dict[str, str]:
+    """Name a span, else the one at hand, for a line of the log."""
+    current = written or traceparent()
     if current is None:
         return {}
     _, trace_id, span_id, _ = current.split("-")

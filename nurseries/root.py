@@ -50,6 +50,7 @@ from nurseries.executors import Executors, make_executor
 from nurseries.flags import FlagsActor, scheduler_settings
 from nurseries.gpu_executor import devices_of
 from nurseries.health import run_health
+from nurseries.jobs import Jobs
 from nurseries.keys import open_keys
 from nurseries.listener import ListenerSettings, run_listener
 from nurseries.mailbox import Mailbox
@@ -317,16 +318,14 @@ class Service:
     async def _run_scheduler(self, *, task_status: trio.TaskStatus[object]) -> None:
         store, keys = self._needs()
         policy, strategy, settings = self._scheduler_settings(self.flags.flags)
+        worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.scheduler = Scheduler(
             store,
-            keys,
-            self.jobs,
-            worker=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            Jobs(store, keys, self.jobs, worker=worker, cache_bytes=self.config.ciphertext_cache_bytes),
             policy=policy,
             strategy=strategy,
             settings=settings,
             drain_seconds=self.config.drain_seconds,
-            cache_bytes=self.config.ciphertext_cache_bytes,
         )
         await self.scheduler.run(task_status=task_status)
 

@@ -15,14 +15,12 @@ import structlog
 import trio
 
 from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError, log_fields
-from coproc.metrics import JOB_BOOTSTRAPS, JOB_DURATION, JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
+from coproc.metrics import JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.program.planning import Lanes
-from coproc.resilience import CircuitOpen, FullJitter, RetryPolicy, retry
-from coproc.scheduling.batch import external_inputs, finish_batch, portions, prepare_batch, read_values
-from coproc.scheduling.cache import ValueCache
-from coproc.scheduling.casting import castings_of, prepare_castings
-from coproc.scheduling.core import next_time, step
+from coproc.resilience import FullJitter, RetryPolicy, retry
+from coproc.scheduling.batch import portions
+from coproc.scheduling.core import next_time, offer, step
 from coproc.scheduling.estimate import estimate
 from coproc.scheduling.model import (
     Adopt,
@@ -34,6 +32,7 @@ from coproc.scheduling.model import (
     Computed,
     Drain,
     Fail,
+    Given,
     HandBack,
     JobFailed,
     Policy,
@@ -49,33 +48,19 @@ from coproc.scheduling.model import (
     WorkWaiting,
 )
 from coproc.store.base import GroupOutcome, Topic
-from coproc.store.faults import DatabaseUnavailable
-from coproc.store.objects import ObjectStoreUnavailable, read_what_is_left
-from coproc.tfhe.compressed_list import is_compressed_list
-from coproc.tracing import span, traceparent
-from nurseries.executor import Job
-from nurseries.mailbox import ask
-from nurseries.packer import unpack
-from nurseries.threads import run_near
+from coproc.store.taking import Lease
+from coproc.tracing import span
+from nurseries.jobs import AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from coproc.circuits.strategy import Strategy
-    from coproc.keyring import KeyCache, KeyFacts
     from coproc.program.lowering import LoweringSettings
-    from coproc.program.types import Handle
-    from coproc.scheduling.batch import FinishedBatch
-    from coproc.scheduling.cache import Value
     from coproc.scheduling.model import Action, Event
     from coproc.store.base import Store, WorkGroup
-    from nurseries.executor import JobCall
-    from nurseries.mailbox import Mailbox
+    from nurseries.jobs import ComputedJob, Jobs
 
-CACHE_BYTES: Final = 256 << 20
-"""Ciphertext blocks kept in memory: 500 values of 64 bits under real parameters."""
-READ_AT_ONCE: Final = 16
-"""Ciphertexts read by one query; the largest take 16.8 MB each."""
 SETTLE: Final = RetryPolicy(attempts=1_000, seconds=600.0, backoff=FullJitter(0.2, 5.0))
 """Results are dear: a database that is away for minutes does not lose them."""
 GIVE_BACK: Final = RetryPolicy(attempts=5, seconds=5.0, backoff=FullJitter(0.1, 1.0))
@@ -85,14 +70,6 @@ EXPIRE_SECONDS: Final = 0.5
 """How often deadlines are looked at."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-class _NotTheirFault(RecoverableError):
-    """Something that a job needs is away; its groups are not charged for it."""
-
-
-_AWAY: Final = (_NotTheirFault, DatabaseUnavailable, ObjectStoreUnavailable, CircuitOpen)
-"""The same of an executor that cannot read a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,33 +91,35 @@ class SchedulerStatistics:
     draining: bool
 
 
+def _candidate(work: WorkGroup) -> Candidate:
+    size = estimate(work)
+    # Where callers are not told apart, a key stands for who uses it.
+    tenant = work.key_id if work.tenant is None else work.tenant.encode()
+    return Candidate(work, tenant, size.cost, size.path, work.weight)
+
+
 class Scheduler:
     """Claims, computes and stores; ``run`` is an actor, ``request_drain`` its polite stop."""
 
     def __init__(
         self,
         store: Store,
-        keys: KeyCache,
-        executor: Mailbox[JobCall],
+        jobs: Jobs,
         *,
-        worker: str,
         policy: Policy,
         strategy: Strategy | Lanes,
         settings: LoweringSettings = DEFAULT_SETTINGS,
         drain_seconds: float = 30.0,
-        cache_bytes: int = CACHE_BYTES,
         chance: Callable[[], float] | None = None,
     ) -> None:
         self._store = store
-        self._keys = keys
-        self._executor = executor
-        self._worker = worker
+        self._jobs = jobs
+        self._worker = jobs.worker
         self._policy = policy
         self._strategy = strategy
         self._settings = settings
         self._drain_seconds = drain_seconds
         self._chance = chance or random.SystemRandom().random
-        self._cache = ValueCache(cache_bytes)
         self._draining = trio.Event()
         self._done = self._failed = self._lost = self._takeovers = 0
         self._reset()
@@ -150,7 +129,8 @@ class Scheduler:
         # Bounded by the actions under way, each of which posts one event, and one wake-up.
         self._inbox: deque[Event] = deque()
         self._wake = trio.Event()
-        self._jobs: dict[int, trio.CancelScope] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}
+        """Of jobs that are computing."""
 
     @property
     def statistics(self) -> SchedulerStatistics:
@@ -162,9 +142,9 @@ class Scheduler:
             groups_failed=self._failed,
             leases_lost=self._lost,
             takeovers=self._takeovers,
-            cached_bytes=self._cache.size,
-            cache_hits=self._cache.hits,
-            cache_misses=self._cache.misses,
+            cached_bytes=self._jobs.cache.size,
+            cache_hits=self._jobs.cache.hits,
+            cache_misses=self._jobs.cache.misses,
             draining=self._state.draining,
         )
 
@@ -186,11 +166,26 @@ class Scheduler:
                 ears.start_soon(self._await_drain)
                 ears.start_soon(self._expire)
                 task_status.started()
-                while not self._state.is_drained:
-                    self._feed(actions, await self._next_event())
+                with self._store.taking(self):
+                    while not self._state.is_drained:
+                        self._feed(actions, await self._next_event())
                 ears.cancel_scope.cancel(reason="the scheduler has drained")
         finally:
             await self._give_back_everything()
+
+    # ------------------------------------------------------------------------------------ offers
+
+    def offer(self) -> Lease | None:
+        """Offer to take what somebody is about to store; see ``Taker``."""
+        state = None if self._inbox else offer(self._state)
+        if state is None:
+            return None
+        self._state = state
+        return Lease(self._worker, self._policy.batch_groups, self._policy.lease_seconds)
+
+    def take(self, groups: Sequence[WorkGroup]) -> None:
+        """Take what was stored and leased; see ``Taker``."""
+        self._post(Given(tuple(map(_candidate, groups))))
 
     # ------------------------------------------------------------------------------------ events
 
@@ -260,7 +255,7 @@ class Scheduler:
             case Start():
                 actions.start_soon(self._run_job, actions, action)
             case Cancel():
-                if (scope := self._jobs.get(action.job)) is not None:
+                if (scope := self._scopes.get(action.job)) is not None:
                     scope.cancel(reason="the job is not wanted any more")
             case Fail():
                 work, failure = action.work, action.failure
@@ -275,14 +270,8 @@ class Scheduler:
             log.warning("claiming failed", error=error.message)
             self._post(ClaimFailed())
             return
-        candidates: list[Candidate] = []
-        for work in groups:
-            size = estimate(work)
-            # Where callers are not told apart, a key stands for who uses it.
-            tenant = work.key_id if work.tenant is None else work.tenant.encode()
-            candidates.append(Candidate(work, tenant, size.cost, size.path, work.weight))
-            self._takeovers += work.attempts > 0
-        self._post(Claimed(tuple(candidates)))
+        self._takeovers += sum(work.attempts > 0 for work in groups)
+        self._post(Claimed(tuple(map(_candidate, groups))))
 
     async def _renew(self, group_ids: frozenset[int]) -> None:
         try:
@@ -302,14 +291,29 @@ class Scheduler:
             log.warning("groups not given back; others take over when the lease ends", error=error.message)
 
     async def _run_job(self, actions: trio.Nursery, start: Start) -> None:
+        """Compute a job and store what came of it; only the computing can be cancelled by itself."""
+        JOB_GROUPS.observe(len(start.groups))
+        for work in start.groups:
+            QUEUE_WAIT.observe(self._age(work.group_id))
+        computed = await self._compute(start)
+        if computed is None:
+            return
+        spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
+        first, *others = portions(computed.outcomes)
+        for outcomes in others:
+            actions.start_soon(self._settle, outcomes, spans, computed.traceparent)
+        await self._settle(first, spans, computed.traceparent)
+        computed.report()  # now that nobody waits for it
+
+    async def _compute(self, start: Start) -> ComputedJob | None:
+        """Compute a job; None if it was cancelled or failed."""
+        strategy = self._strategy
+        if isinstance(strategy, Lanes):
+            strategy = strategy.share(len(self._state.jobs))
         with trio.CancelScope() as scope:
-            self._jobs[start.job] = scope
-            JOB_GROUPS.observe(len(start.groups))
-            for work in start.groups:
-                QUEUE_WAIT.observe(self._age(work.group_id))
+            self._scopes[start.job] = scope
             try:
-                with JOB_DURATION.time():
-                    finished, job_span = await self._trace(start.groups)
+                computed = await self._jobs.compute(start.groups, strategy, self._settings, self._size(start.groups))
             except FatalError:
                 raise
             except CoprocError as error:
@@ -318,112 +322,13 @@ class Scheduler:
                     work = start.groups[0]
                     error.within(transaction_id=work.transaction_id.hex(), attempt=work.attempts + 1)
                 log.warning("job failed", job=start.job, groups=len(start.groups), **log_fields(error))
-                self._post(JobFailed(start.job, error, counts=not isinstance(error, _AWAY)))
+                self._post(JobFailed(start.job, error, counts=not isinstance(error, AWAY)))
             else:
-                # Nothing is awaited from here on: a cancelled job has either no outputs, or all of them stored.
-                self._cache.add(finished.values)
                 self._post(Computed(start.job))
-                spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
-                for outcomes in portions(finished.outcomes):
-                    actions.start_soon(self._settle, outcomes, spans, job_span)
+                return computed
             finally:
-                del self._jobs[start.job]
-
-    async def _trace(self, groups: Sequence[WorkGroup]) -> tuple[FinishedBatch, str | None]:
-        """Compute in a span: it is part of one caller's trace and linked to those of the others."""
-        asked = list(dict.fromkeys(work.traceparent for work in groups if work.traceparent is not None))
-        attributes: dict[str, str | int | float] = {
-            "coproc.groups": len(groups),
-            "coproc.operations": sum(len(work.computations) for work in groups),
-            "coproc.key_id": groups[0].key_id.hex(),
-            "coproc.worker": self._worker,
-        }
-        parent = asked[0] if asked else None
-        with span("job", kind="CONSUMER", parent=parent, links=asked[1:], attributes=attributes):
-            return await self._compute(groups), traceparent()
-
-    async def _compute(self, groups: Sequence[WorkGroup]) -> FinishedBatch:
-        """Load, plan, compute and write one job."""
-        key_id = groups[0].key_id
-        began = trio.current_time()
-        try:
-            facts = await self._keys.facts(key_id)
-            values, bad_inputs = await self._load(external_inputs(groups), facts, key_id)
-        except RecoverableError as error:
-            raise _NotTheirFault(f"inputs are out of reach: {error.message}") from error
-        cast, bad_lists = await self._cast(groups, facts, key_id)
-        values |= cast
-        bad_inputs |= bad_lists
-        strategy = self._strategy
-        if isinstance(strategy, Lanes):
-            strategy = strategy.share(len(self._state.jobs))
-        batch = await run_near(
-            prepare_batch, groups, values, bad_inputs, facts, strategy, self._settings, ciphertexts=self._size(groups)
-        )
-        planned = trio.current_time()
-        JOB_BOOTSTRAPS.observe(batch.plan.circuit.bootstraps)
-        outputs = await ask(self._executor, Job(key_id, batch.plan.circuit, batch.inputs))
-        computed = trio.current_time()
-        finished = await run_near(finish_batch, batch, outputs, facts, key_id, ciphertexts=len(outputs))
-        log.info(
-            "job computed",
-            groups=len(groups),
-            bootstraps=batch.plan.circuit.bootstraps,
-            levels=batch.plan.circuit.depth,
-            prepare_seconds=round(planned - began, 4),
-            compute_seconds=round(computed - planned, 4),
-        )
-        return finished
-
-    async def _cast(
-        self, groups: Sequence[WorkGroup], facts: KeyFacts, key_id: bytes
-    ) -> tuple[dict[Handle, Value], dict[Handle, IrrecoverableError]]:
-        """Take the values that groups need out of uploaded lists, on the executor."""
-        castings = castings_of(groups)
-        if not castings:
-            return {}, {}
-        values = self._cache.find([item.output for item in castings], key_id, counted=False)
-        left = tuple(item for item in castings if item.output not in values)
-        handles = tuple(dict.fromkeys(handle for item in left for handle in item.inputs))
-        try:
-            stored, lost = await read_what_is_left(self._store, handles)
-        except RecoverableError as error:
-            raise _NotTheirFault(f"uploaded lists are out of reach: {error.message}") from error
-        absent = [handle for handle in handles if handle not in stored and handle not in lost]
-        if absent:
-            raise RecoverableError("an uploaded list is not stored", handle=absent[0].hex())
-        unread = {item.output: lost[handle] for item in left for handle in item.inputs if handle in lost}
-        left = tuple(item for item in left if item.output not in unread)
-        jobs, errors = await trio.to_thread.run_sync(prepare_castings, left, stored, facts)
-        for job in jobs:
-            outputs = await ask(self._executor, Job(key_id, job.circuit, job.inputs, job.under_compact_key))
-            values |= job.values(key_id, outputs)
-        return values, {**errors, **unread}
-
-    async def _load(
-        self, handles: Sequence[Handle], facts: KeyFacts, key_id: bytes
-    ) -> tuple[dict[Handle, Value], dict[Handle, IrrecoverableError]]:
-        """Read values from memory, else from the store."""
-        values = self._cache.find(handles, key_id)
-        bad_inputs: dict[Handle, IrrecoverableError] = {}
-        missing = [handle for handle in handles if handle not in values]
-        for first in range(0, len(missing), READ_AT_ONCE):
-            wanted = missing[first : first + READ_AT_ONCE]
-            stored, lost = await read_what_is_left(self._store, wanted)
-            bad_inputs |= lost
-            absent = [handle for handle in wanted if handle not in stored and handle not in lost]
-            if absent:
-                raise RecoverableError("an input of claimed work is not stored", handle=absent[0].hex())
-            packed = {handle: item for handle, item in stored.items() if is_compressed_list(item.data)}
-            plain = tuple(item for handle, item in stored.items() if handle not in packed)
-            read, errors = await trio.to_thread.run_sync(read_values, plain, facts, key_id)
-            if packed:
-                taken, bad = await unpack(self._executor, packed.values(), facts, key_id)
-                read, errors = read | taken, errors | bad
-            values |= read
-            bad_inputs |= errors
-            self._cache.add(read)
-        return values, bad_inputs
+                del self._scopes[start.job]
+        return None
 
     async def _settle(
         self, outcomes: Sequence[GroupOutcome], spans: Mapping[int, str] | None = None, job: str | None = None

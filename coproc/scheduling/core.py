@@ -10,6 +10,7 @@ The rules:
 - *Claims.* At most one batch at a time, and a batch that is not full waits for the claim that may fill it. A claim that
   brings a single group has found the last one; one that brings a few may have left more of the same tenants. Who has no
   free job slot lets idle workers claim first and keeps a small reserve: what it holds, nobody else can compute.
+- *Offers.* Who has nothing at all to do takes what is being stored, without a claim; never more than one submission.
 - *Order.* The tenant that was served least comes first (start-time fair queueing, Goyal et al. 1996); within a tenant
   the longest critical path, so that the batch ends as early as it can; after ``patience`` seconds the oldest.
 - *Blame.* A batch that fails for good is tried again group by group: only the one at fault fails. A group that was
@@ -33,6 +34,7 @@ from coproc.scheduling.model import (
     Computed,
     Drain,
     Fail,
+    Given,
     HandBack,
     Held,
     JobFailed,
@@ -85,6 +87,16 @@ def step(state: State, event: Event, now: float, chance: float = 0.5) -> tuple[S
     return state, (*reaction, *follow_up)
 
 
+def offer(state: State) -> State | None:
+    """Offer to take what is about to be stored, to be answered by ``Given``.
+
+    Returns:
+        The state after; None if nothing is offered, since there is or may be something else to do.
+    """
+    busy = state.held or state.claiming or state.offering or state.more or state.claim_failures or state.draining
+    return None if busy else replace(state, offering=True)
+
+
 def next_time(state: State) -> float:
     """When the core wants a ``Tick`` at the latest; infinite if only an event can change anything."""
     times = [state.renew_due if state.held and not state.renewing else NEVER]
@@ -108,7 +120,9 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
             due = min(state.claim_due, now + _deference(state))
             return replace(state, claim_due=due) if not state.claim_failures else state, ()
         case Claimed():
-            return _take(state, event, now)
+            return _claimed(state, event, now)
+        case Given():
+            return _take(replace(state, offering=False), event.groups, now)
         case ClaimFailed():
             wait = state.policy.backoff.delay(state.claim_failures, chance)
             failures = state.claim_failures + 1
@@ -138,11 +152,10 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
             return state, (*jobs, *released)
 
 
-def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action, ...]]:
+def _claimed(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action, ...]]:
     """Take over what was claimed; more is claimed at once unless there was no more."""
     policy = state.policy
-    came = bool(event.groups)
-    more = came and len(event.groups) >= state.asked
+    more = bool(event.groups) and len(event.groups) >= state.asked
     if more or state.claim_due <= now:
         # Woken while the claim was under way: it may have looked too early.
         claim_due = now + _deference(state)
@@ -151,18 +164,23 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
         claim_due = now + (_deference(state) or policy.window)
     else:
         claim_due = now + policy.poll_seconds
-    state = replace(state, claiming=False, claim_failures=0, claim_due=claim_due, more=more)
-    if came:
+    return _take(replace(state, claiming=False, claim_failures=0, claim_due=claim_due, more=more), event.groups, now)
+
+
+def _take(state: State, groups: tuple[Candidate, ...], now: float) -> tuple[State, tuple[Action, ...]]:
+    """Take over what is under our lease now."""
+    policy = state.policy
+    if groups:
         crowded = now - state.arrived_at <= CROWD_WINDOWS * policy.window
         state = replace(state, arrived_at=now, crowded=crowded)
     if state.draining:
-        return state, (Release(frozenset(candidate.work.group_id for candidate in event.groups)),) if came else ()
-    if came and not state.held:
+        return state, (Release(frozenset(candidate.work.group_id for candidate in groups)),) if groups else ()
+    if groups and not state.held:
         state = replace(state, renew_due=now + policy.renew_seconds)
     taken: dict[int, Held | None] = {}
     failed: list[Action] = []
     served = dict(state.served)
-    for candidate in event.groups:
+    for candidate in groups:
         work = candidate.work
         held = Held(candidate, since=now, ready_at=now)
         if work.attempts >= policy.takeovers:
@@ -171,7 +189,7 @@ def _take(state: State, event: Claimed, now: float) -> tuple[State, tuple[Action
             held = replace(held, settling=True)
         taken[work.group_id] = held
         served[candidate.tenant] = max(served.get(candidate.tenant, 0.0), state.virtual_time)
-    if came:
+    if groups:
         suspects = [held for held in taken.values() if held is not None and held.is_suspect and held.is_waiting]
         state = replace(state, careful=bool(suspects), served=served)
     return state.with_held(taken), tuple(failed)

@@ -100,6 +100,13 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """Whoever stored groups has leased them to us on the way; answers an ``offer``, also with none."""
+
+    groups: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimFailed:
     """A claim failed for a reason that may pass."""
 
@@ -167,6 +174,7 @@ Event: TypeAlias = (
     Tick
     | WorkWaiting
     | Claimed
+    | Given
     | ClaimFailed
     | Renewed
     | RenewFailed
@@ -271,6 +279,8 @@ class State:
     claim_due: float = 0.0
     claiming: bool = False
     claim_failures: int = 0
+    offering: bool = False
+    """Somebody stores groups and may lease them to us on the way."""
     asked: int = 0
     """How many groups the last claim asked for."""
     more: bool = False
@@ -299,7 +309,7 @@ class State:
     @property
     def is_drained(self) -> bool:
         """Whether a drain is over."""
-        return self.draining and not self.held and not self.claiming
+        return self.draining and not (self.held or self.claiming or self.offering)
 
     def with_held(self, changed: Mapping[int, Held | None]) -> State:
         """Change groups, or drop those that map to None."""

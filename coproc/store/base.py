@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
+    from coproc.store.taking import Taker
     from coproc.store.tenants import Tenant
 
 
@@ -196,6 +197,7 @@ class Store(Protocol):
         transaction (and may raise ``is_allowed``); another definition raises InvalidInput. An input that is the
         unstored output of an earlier computation makes that output wanted (its group runs again if it was done).
         An input that has failed makes the consumers fail at once. Returns how many computations were new.
+        Who is ``taking`` may get what is ready under a lease at once, which wakes nobody.
         """
         ...
 
@@ -274,6 +276,14 @@ class Store(Protocol):
 
     def hearing(self, hear: Callable[[Sequence[ResultEvent]], None]) -> AbstractContextManager[None]:
         """Call ``hear`` with results as soon as this process has stored them, where that is known; see ``hearing``."""
+        ...
+
+    def taking(self, taker: Taker) -> AbstractContextManager[None]:
+        """Offer ``taker`` what this process submits: what is ready of it is leased at once, as ``claim`` would.
+
+        Nothing is leased of a submission that repeats computations, makes what others wait for, reads what has failed
+        or makes more groups than are wanted.
+        """
         ...
 
     def wakeups(self) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Topic]]:

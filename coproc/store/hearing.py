@@ -19,6 +19,7 @@ class Hearing:
     """Whoever hears."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._hearers: list[Callable[[Sequence[ResultEvent]], None]] = []
 
     @contextmanager

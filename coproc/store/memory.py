@@ -33,6 +33,7 @@ from coproc.store.rules import (
     unknown_transaction,
     verified,
 )
+from coproc.store.taking import Taking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
     from coproc.store.base import Failure, GroupOutcome, KeyRecord, StoredCiphertext, Submission
+    from coproc.store.taking import Lease, Taken
     from coproc.store.tenants import Tenant
 
 
@@ -73,7 +75,7 @@ class _Group:
     """When it was submitted."""
 
 
-class MemoryStore(MemoryWakeups, Hearing):
+class MemoryStore(MemoryWakeups, Hearing, Taking):
     """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
 
     def __init__(self) -> None:
@@ -139,7 +141,11 @@ class MemoryStore(MemoryWakeups, Hearing):
 
     async def submit(self, submission: Submission) -> int:
         """Write a batch; see ``Store.submit``."""
-        await trio.lowlevel.checkpoint()
+        with self._leasing() as taken:
+            await trio.lowlevel.checkpoint()
+            return self._submit(submission, taken)
+
+    def _submit(self, submission: Submission, taken: Taken) -> int:
         self._check_key(submission.key_id)
         batch = merge_repeats(submission.computations)
         for output, computation in batch.items():
@@ -151,16 +157,26 @@ class MemoryStore(MemoryWakeups, Hearing):
                 raise redefined(output)
         new = [computation for output, computation in batch.items() if output not in self._entries]
         affected = self._allow(computation.output for computation in batch.values() if computation.is_allowed)
-        for members in connected_groups(new):
-            group = self._add_group(submission, members)
-            affected[group.group_id] = group
+        is_known = len(new) < len(batch) or any(output in self._consumers for output in batch)
+        made = [self._add_group(submission, members) for members in connected_groups(new)]
+        affected |= {group.group_id: group for group in made}
         for output in batch:
             self._transactions[submission.transaction_id][output] = None
             self._linked[output][submission.transaction_id] = None
         affected |= self._need({handle for computation in new for handle in computation.inputs}, new)
+        if not is_known:
+            taken.groups = self._lease_new(made, taken.lease)
         self._settle(affected)
         self._announce(batch)
         return len(new)
+
+    def _lease_new(self, groups: Sequence[_Group], lease: Lease | None) -> list[WorkGroup]:
+        """Lease new groups that are ready, before workers are woken for them."""
+        failed = any(self._entries[output].failure for group in groups for output in group.outputs)
+        if lease is None or failed or len(groups) > lease.limit or not all(map(self._pending, groups)):
+            return []
+        ready = [group for group in groups if not self._missing(group)]
+        return [self._lease(group, lease.worker, lease.seconds) for group in ready]
 
     async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:
         """Cancel a transaction; see ``Store.cancel``."""
@@ -240,25 +256,25 @@ class MemoryStore(MemoryWakeups, Hearing):
         computing = (group for group in self._groups.values() if group.state is State.COMPUTING)
         silent = sorted((group.lease_ends, group.group_id, group) for group in computing if group.lease_ends <= now)
         ready = (group for group in self._groups.values() if group.state is State.READY)
-        claimed: list[WorkGroup] = []
-        for group in list(islice(chain((group for *_, group in silent), ready), max(limit, 0))):
-            group.state, group.worker, group.lease_ends = State.COMPUTING, worker, now + lease_seconds
-            group.asked = frozenset(self._pending(group))
-            claimed.append(
-                WorkGroup(
-                    group.group_id,
-                    group.key_id,
-                    group.transaction_id,
-                    tuple(self._entries[output].computation for output in self._live(group)),
-                    group.asked,
-                    group.attempts,
-                    group.tenant,
-                    traceparent=group.traceparent,
-                    waited=trio.current_time() - group.since,
-                ),
-            )
-            group.attempts += 1
-        return claimed
+        chosen = list(islice(chain((group for *_, group in silent), ready), max(limit, 0)))
+        return [self._lease(group, worker, lease_seconds) for group in chosen]
+
+    def _lease(self, group: _Group, worker: str, seconds: float) -> WorkGroup:
+        now = trio.current_time()
+        group.state, group.worker, group.lease_ends = State.COMPUTING, worker, now + seconds
+        group.asked = frozenset(self._pending(group))
+        group.attempts += 1
+        return WorkGroup(
+            group.group_id,
+            group.key_id,
+            group.transaction_id,
+            tuple(self._entries[output].computation for output in self._live(group)),
+            group.asked,
+            group.attempts - 1,
+            group.tenant,
+            traceparent=group.traceparent,
+            waited=now - group.since,
+        )
 
     async def renew(self, worker: str, group_ids: Sequence[int], lease_seconds: float) -> frozenset[int]:
         """Extend leases; see ``Store.renew``."""

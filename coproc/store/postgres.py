@@ -29,6 +29,7 @@ from coproc.store.rules import (
     unknown_transaction,
 )
 from coproc.store.submitting import submit
+from coproc.store.taking import Taking
 from coproc.store.tenants import find_tenant
 from coproc.store.traces import recall
 from coproc.store.wakeups import Listener
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PostgresStore(PostgresForms, PostgresOverview, Hearing):
+class PostgresStore(PostgresForms, PostgresOverview, Hearing, Taking):
     """``Store`` over a pool of connections to a migrated database."""
 
     def __init__(self, pool: Pool, depot: Depot | None = None) -> None:
@@ -148,7 +149,11 @@ class PostgresStore(PostgresForms, PostgresOverview, Hearing):
     async def submit(self, submission: Submission) -> int:
         """Write a batch; see ``Store.submit``."""
         batch = merge_repeats(submission.computations)
-        return await self._atomically(partial(submit, submission=submission, batch=batch))
+        with self._leasing() as taken:
+            new, leased = await self._atomically(partial(submit, submission=submission, batch=batch, lease=taken.lease))
+            # From the commit to here nothing is waited for: a caller who gives up does not leave a lease behind.
+            taken.groups = await leased()
+        return new
 
     @timed_operation
     async def cancel(self, transaction_id: bytes, tenant: str | None = None) -> int:

@@ -39,6 +39,15 @@ def ready(page: Page) -> None:
     page.wait_for_selector(TAKES_FIGURES, state="attached")
 
 
+def wait_until(page: Page, condition: str) -> None:
+    """Ask again until a JavaScript expression is true: the page's policy keeps Playwright from asking inside of it."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise TimeoutError(condition)
+
+
 def texts(page: Page, selector: str) -> list[str]:
     """Every text that is found, with its white space made one."""
     return [" ".join(text.split()) for text in page.locator(selector).all_inner_texts()]
@@ -67,7 +76,7 @@ def see_overview(page: Page, until: str | None = None) -> Overview:
     ready(page)
     if until is not None:
         page.get_by_text(until).first.wait_for()
-    page.wait_for_function("document.querySelectorAll('#charts .line').length >= 3")
+    wait_until(page, "document.querySelectorAll('#charts .line').length >= 3")
     return {
         "status": page.inner_text("#status-text"),
         "tiles": dict(zip(texts(page, ".tile h3"), texts(page, ".tile .value"), strict=True)),
@@ -135,7 +144,7 @@ def walk(page: Page) -> Walk:
 def read_chart(page: Page) -> list[str]:
     """Read values of a chart out with arrow keys."""
     ready(page)
-    page.wait_for_function("document.querySelector('#charts .line')?.getAttribute('points').split(' ').length >= 2")
+    wait_until(page, "document.querySelector('#charts .line')?.getAttribute('points').split(' ').length >= 2")
     page.locator(".plot").first.focus()
     page.keyboard.press("End")
     last = page.locator(".readout").first.inner_text()

@@ -37,12 +37,15 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-async def compute(client: TrioClient, key_id: bytes, client_key: ClientKey) -> None:
-    """Add two numbers."""
+async def compute(client: TrioClient, key_id: bytes, client_key: ClientKey, *, early: bool = False) -> None:
+    """Add two numbers; asked ``early``, the input is not there yet, and the work is not taken as it is stored."""
     a, draft = new_handle(FheType.UINT8), Transaction(key_id)
-    await client.upload(key_id, {a: client_key.encrypt(4, 8)})
     total = draft.add(a, draft.add(a, 1), allow=True)
-    await client.submit(draft)
+    if early:
+        await client.submit(draft)
+    await client.upload(key_id, {a: client_key.encrypt(4, 8)})
+    if not early:
+        await client.submit(draft)
     await client.wait([total])
 
 
@@ -53,6 +56,7 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
             async with open_client(*addresses.grpc_target) as client:
                 key_id = await client.register_key(toy_server_key)
                 await compute(client, key_id, toy_client_key)
+                await compute(client, key_id, toy_client_key, early=True)
                 waits = Transaction(key_id)
                 waits.add(new_handle(FheType.UINT8), 1, allow=True)
                 await client.submit(waits)
@@ -61,7 +65,7 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
                     now = await scrape(addresses)
                     done = now("groups_done_total") - before("groups_done_total")
                     beats = now("event_loop_lag_seconds_count") - before("event_loop_lag_seconds_count")
-                    return done > 0 and beats > 0 and bool(now.labels("queue_groups"))
+                    return done > 1 and beats > 0 and bool(now.labels("queue_groups"))
 
                 await until(is_counted)
                 after = await scrape(addresses)
@@ -69,22 +73,22 @@ async def test_work_shows_in_the_figures(database_url: str, toy_client_key: Clie
     def grown(name: str, **labels: str) -> float:
         return after(name, **labels) - before(name, **labels)
 
-    assert grown("groups_done_total") == 1
+    assert grown("groups_done_total") == 2
     bootstraps = grown("executor_bootstraps_total", executor="cpu")
     assert bootstraps == grown("level_bootstraps_sum", executor="cpu") == grown("job_bootstraps_sum") > 0
     assert grown("level_bootstraps_count", executor="cpu") == grown("executor_levels_total", executor="cpu")
     assert grown("executor_busy_seconds_total", executor="cpu") > 0
     assert grown("executor_lane_slots_total", executor="cpu") == bootstraps, "one lane is always full"
-    assert grown("executor_jobs_total", executor="cpu") == 1
-    assert (grown("job_groups_count"), grown("job_groups_sum"), grown("job_duration_seconds_count")) == (1, 1, 1)
-    assert grown("queue_wait_seconds_count") == grown("result_latency_seconds_count") == 1
+    assert grown("executor_jobs_total", executor="cpu") == 2
+    assert (grown("job_groups_count"), grown("job_groups_sum"), grown("job_duration_seconds_count")) == (2, 2, 2)
+    assert grown("queue_wait_seconds_count") == grown("result_latency_seconds_count") == 2
     assert 0 < grown("queue_wait_seconds_sum") < grown("result_latency_seconds_sum")
     call = {"method": "SubmitComputations", "status": "OK"}
-    assert grown("grpc_call_duration_seconds_count", **call) == 2
+    assert grown("grpc_call_duration_seconds_count", **call) == 3
     for operation in ("submit", "claim", "finish_all", "put_ciphertexts"):
         assert grown("store_operation_duration_seconds_count", operation=operation, outcome="done") >= 1, operation
     assert after("grpc_connections") == before("grpc_connections") + 1
-    assert after("cache_misses_total", cache="values") == 1
+    assert after("cache_misses_total", cache="values") == 2
     assert after("cache_hits_total", cache="keys") + after("cache_misses_total", cache="keys") > 0
     assert after("queue_groups", tenant="", state="waiting") == 1
     assert after("queue_oldest_age_seconds", tenant="", state="waiting") > 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 from coproc.circuits.strategy import Strategy
 from coproc.errors import InvalidInput, RecoverableError
@@ -27,6 +29,7 @@ from coproc.store.rules import ATTEMPTS_EXHAUSTED, INPUT_FAILED
 from coproc.tfhe.ciphertext import read_ciphertext, write_ciphertext
 from coproc.tfhe.parameters import TOY_2_2
 from nurseries.executor import ExecutorActor, JobCall
+from nurseries.jobs import Jobs
 from nurseries.mailbox import Mailbox
 from nurseries.scheduler import Scheduler
 from tests.executors.toykeys import generate
@@ -136,9 +139,7 @@ class Bench:
     def scheduler(self, policy: Policy = POLICY, *, worker: str = "one", drain_seconds: float = 5.0) -> Scheduler:
         return Scheduler(
             self.store,
-            self.keys,
-            self.mailbox,
-            worker=worker,
+            Jobs(self.store, self.keys, self.mailbox, worker=worker),
             policy=policy,
             strategy=Strategy.THROUGHPUT,
             drain_seconds=drain_seconds,
@@ -205,6 +206,48 @@ async def test_submitted_work_is_computed_and_stored() -> None:
         assert scheduler.statistics.groups_done == 1
         stored = (await bench.store.get_ciphertexts([total.output]))[total.output]
         assert b"our tag" in stored.data
+
+
+async def test_an_idle_scheduler_takes_work_as_it_is_stored() -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        await bench.start(replace(POLICY, poll_seconds=60.0))
+        await trio.testing.wait_all_tasks_blocked()
+        bench.store.outages = {"claim": 1}  # which would be noticed, since nothing polls
+        first = apply(Operation.NEG, operand.handle)
+        await bench.submit(first)
+        await bench.done(first.output)
+        assert await bench.value(first.output) == 251
+        assert bench.store.outages == {"claim": 1}
+
+
+async def test_what_comes_while_one_submission_is_taken_is_claimed_as_ever() -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        scheduler = await bench.start(replace(POLICY, poll_seconds=60.0))
+        await trio.testing.wait_all_tasks_blocked()
+        work = [apply(Operation.NEG, operand.handle) for _ in range(5)]
+        async with trio.open_nursery() as nursery:
+            for number, computation in enumerate(work):
+                nursery.start_soon(partial(bench.submit, computation, transaction=bytes([number]) * 32))
+        await bench.done(*(computation.output for computation in work))
+        assert {await bench.value(computation.output) for computation in work} == {251}
+        assert scheduler.statistics.leases_lost == 0
+
+
+async def test_a_scheduler_that_drains_takes_nothing() -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        scheduler = await bench.start()
+        scheduler.request_drain()
+        await trio.testing.wait_all_tasks_blocked()
+        late = apply(Operation.NEG, operand.handle)
+        await bench.submit(late)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await bench.store.get_status([late.output]))[late.output].state is State.READY
 
 
 async def test_values_that_were_just_computed_are_not_read_again() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from coproc.errors import InvalidInput, RecoverableError
 from coproc.resilience import FullJitter
-from coproc.scheduling.core import next_time, step
+from coproc.scheduling.core import next_time, offer, step
 from coproc.scheduling.model import (
     NEVER,
     Action,
@@ -23,6 +23,7 @@ from coproc.scheduling.model import (
     Drain,
     Event,
     Fail,
+    Given,
     HandBack,
     JobFailed,
     Policy,
@@ -91,6 +92,64 @@ def test_it_claims_at_first_and_then_when_woken_or_when_it_is_time_to_poll() -> 
     poll = next_time(machine.state)
     assert 7.0 <= poll <= 10.0
     assert machine.feed(Tick(), at=poll) == [Claim(4)]
+
+
+def idle() -> Machine:
+    """Nothing is held, and nothing is known to be waiting."""
+    machine = Machine(State(POLICY))
+    machine.feed(Tick(), at=5.0)
+    assert machine.feed(Claimed(())) == []
+    return machine
+
+
+def offered(machine: Machine) -> Machine:
+    state = offer(machine.state)
+    assert state is not None
+    machine.state = state
+    return machine
+
+
+def test_whoever_has_nothing_to_do_offers_to_take_what_is_being_stored() -> None:
+    machine = offered(idle())
+    assert offer(machine.state) is None, "one offer at a time"
+    assert machine.feed(Given((candidate(1),)), at=5.5) == [Start(1, (group(1),))]
+    assert offer(machine.state) is None, "there is work"
+    machine.feed(Computed(1))
+    machine.feed(Settled(1))
+    offered(machine)
+    assert machine.feed(Given(())) == []
+    offered(machine)
+
+
+def test_an_offer_keeps_nobody_from_claiming_and_puts_no_poll_off() -> None:
+    machine = idle()
+    poll = next_time(machine.state)
+    offered(machine)
+    assert machine.feed(WorkWaiting(), at=5.5) == [Claim(4)]
+    assert machine.feed(Given((candidate(1),))) == [Start(1, (group(1),))]
+    assert started(machine.feed(Claimed((candidate(2),)))) == []
+    machine = offered(idle())
+    machine.feed(Given(()), at=poll - 0.001)
+    assert next_time(machine.state) == poll
+    assert machine.feed(Tick(), at=poll) == [Claim(4)]
+
+
+@pytest.mark.parametrize(
+    "events", [[WorkWaiting()], [WorkWaiting(), ClaimFailed()], [WorkWaiting(), Claimed((candidate(1),))], [Drain()]]
+)
+def test_nothing_is_offered_while_there_may_be_something_else_to_do(events: list[Event]) -> None:
+    machine = idle()
+    for event in events:
+        machine.feed(event)
+    assert offer(machine.state) is None
+
+
+def test_a_drain_waits_for_what_was_offered_and_gives_it_back() -> None:
+    machine = offered(idle())
+    assert machine.feed(Drain()) == []
+    assert not machine.state.is_drained
+    assert machine.feed(Given((candidate(1),))) == [Release(frozenset({1}))]
+    assert machine.state.is_drained
 
 
 def test_claims_are_of_one_batch_and_leave_room_for_what_is_held() -> None:

@@ -18,18 +18,20 @@ import trio
 from coproc.circuits.strategy import Strategy
 from coproc.keyring import KeyCache
 from coproc.metrics import STORE_OPERATIONS
-from coproc.scheduling.batch import FinishedBatch
 from coproc.scheduling.model import Policy
 from coproc.store.base import GroupOutcome, StoredCiphertext
 from coproc.store.open import open_store
 from coproc.telemetry import configure_logging
 from nurseries.executor import JobCall
+from nurseries.jobs import ComputedJob, Jobs
 from nurseries.mailbox import Mailbox
 from nurseries.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coproc.program.lowering import LoweringSettings
+    from coproc.program.planning import Lanes
     from coproc.store.base import Store, WorkGroup
     from coproc.tfhe.keys import EvaluationKey
 
@@ -38,21 +40,23 @@ BOOTSTRAPS: Final = 112
 LEVELS: Final = 49
 
 
-class SleepingScheduler(Scheduler):
+class SleepingJobs(Jobs):
     """Computes nothing, and takes as long for it."""
 
-    def __init__(self, store: Store, name: str, policy: Policy, *, seconds_per_group: float, result_bytes: int) -> None:
-        keys = KeyCache(store, _never)
-        super().__init__(
-            store, keys, Mailbox[JobCall]("jobs", 1), worker=name, policy=policy, strategy=Strategy.THROUGHPUT
-        )
+    def __init__(self, store: Store, name: str, *, seconds_per_group: float, result_bytes: int) -> None:
+        super().__init__(store, KeyCache(store, _never), Mailbox[JobCall]("jobs", 1), worker=name)
         self._seconds_per_group = seconds_per_group
         self._data = os.urandom(result_bytes)
         self._turn = trio.Lock()
         self.computed = 0.0
         """Seconds of work done, level by level."""
 
-    async def _compute(self, groups: Sequence[WorkGroup]) -> FinishedBatch:
+    async def compute(
+        self, groups: Sequence[WorkGroup], strategy: Strategy | Lanes, settings: LoweringSettings, ciphertexts: int
+    ) -> ComputedJob:
+        """Sleep, and make results up."""
+        del strategy, settings, ciphertexts
+        began = trio.current_time()
         level = self._seconds_per_group * len(groups) / LEVELS
         for _ in range(LEVELS):
             async with self._turn:  # the jobs of one executor alternate
@@ -64,7 +68,17 @@ class SleepingScheduler(Scheduler):
             )
             for work in groups
         ]
-        return FinishedBatch(tuple(outcomes), {})
+        seconds = trio.current_time() - began
+        return ComputedJob(
+            groups=len(groups),
+            outcomes=tuple(outcomes),
+            bootstraps=BOOTSTRAPS * len(groups),
+            levels=LEVELS,
+            prepare_seconds=0.0,
+            compute_seconds=seconds,
+            seconds=seconds,
+            traceparent=None,
+        )
 
 
 async def _never(data: bytes) -> EvaluationKey:
@@ -86,15 +100,14 @@ async def main(url: str, name: str, batch: int, seconds_per_group: float, result
     """Work until standard input says ``stop`` or ends; each line ``mark`` is answered by what has been done."""
     policy = Policy(capacity=4 * batch, batch_groups=batch, guest_jobs=1)
     async with open_store(url, pool_size=4) as store:
-        scheduler = SleepingScheduler(
-            store, name, policy, seconds_per_group=seconds_per_group, result_bytes=result_bytes
-        )
+        jobs = SleepingJobs(store, name, seconds_per_group=seconds_per_group, result_bytes=result_bytes)
+        scheduler = Scheduler(store, jobs, policy=policy, strategy=Strategy.THROUGHPUT)
         async with trio.open_nursery() as nursery:
             await nursery.start(scheduler.run)
             async for line in trio.wrap_file(sys.stdin):
                 if line.strip() == "stop":
                     break
-                answer = {"time": time.monotonic(), "computed": scheduler.computed, "operations": operations()}
+                answer = {"time": time.monotonic(), "computed": jobs.computed, "operations": operations()}
                 print(json.dumps(answer), flush=True)  # noqa: T201 - how the parent learns it
             nursery.cancel_scope.cancel(reason="told to stop")
 

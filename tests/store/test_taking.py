@@ -1,0 +1,190 @@
+"""Work that is leased while it is submitted: the same as a claim would give, or nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from coproc.errors import InvalidInput
+from coproc.store.base import State, Submission, Topic
+from coproc.store.open import open_store
+from coproc.store.postgres import PostgresStore
+from coproc.store.taking import Lease
+from coproc.store.tenants import Tenant, put_tenant
+from tests.store.builders import KEY, TRANSACTION, add, batch, ciphertext, done, handle, with_inputs, work
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coproc.program.computation import Computation
+    from coproc.store.base import Store, WorkGroup
+
+LEASE = Lease("eager", limit=2, seconds=60.0)
+
+
+@dataclass
+class Eager:
+    """Takes everything."""
+
+    lease: Lease | None = LEASE
+    answers: list[Sequence[WorkGroup]] = field(default_factory=list["Sequence[WorkGroup]"])
+    offers: int = 0
+
+    @property
+    def groups(self) -> list[WorkGroup]:
+        return [group for answer in self.answers for group in answer]
+
+    def offer(self) -> Lease | None:
+        self.offers += self.lease is not None
+        return self.lease
+
+    def take(self, groups: Sequence[WorkGroup]) -> None:
+        self.answers.append(groups)
+
+
+async def test_what_is_taken_is_what_a_claim_would_give(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    inner = add(left, right, is_allowed=False)
+    outer, other = add(inner.output, right), add(left, left)
+    submission = Submission(KEY, TRANSACTION, (inner, outer, other), tenant="somebody", seconds=60.0)
+    eager = Eager()
+    with store.taking(eager):
+        assert await store.submit(submission) == 3
+    assert (eager.offers, len(eager.answers)) == (1, 1)
+    assert {group.wanted for group in eager.groups} == {frozenset({outer.output}), frozenset({other.output})}
+    assert {group.attempts for group in eager.groups} == {0}
+    assert await store.claim("another", 10, 60) == []
+    assert {status.state for status in await store.get_transaction(TRANSACTION)} == {State.COMPUTING}
+    await store.release("eager", [group.group_id for group in eager.groups])
+    claimed = await store.claim("eager", 10, 60)
+    assert sorted(claimed, key=repr) == sorted(eager.groups, key=repr)
+    assert await store.finish_all("eager", [done(group) for group in eager.groups]) == {
+        group.group_id for group in eager.groups
+    }
+    assert {event.handle for event in await store.results_after(0, 10)} == {outer.output, other.output}
+
+
+async def test_a_lease_that_is_taken_ends_like_any_other(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    eager = Eager(replace(LEASE, seconds=0.01))
+    with store.taking(eager):
+        await store.submit(batch(add(left, right)))
+    (group,) = eager.groups
+    await trio.sleep(0.02)
+    (again,) = await store.claim("another", 10, 60)
+    assert (again.group_id, again.attempts) == (group.group_id, 1)
+    assert not await store.finish("eager", done(group))
+
+
+async def test_a_result_that_is_stored_is_as_good_as_an_upload(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    first = add(left, right)
+    await store.submit(batch(first))
+    await work(store)
+    eager = Eager()
+    with store.taking(eager):
+        second = add(first.output, right)
+        await store.submit(batch(second, transaction=b"2" * 32))
+        third = add(second.output, right)
+        await store.submit(batch(third, transaction=b"3" * 32))
+    (group,) = eager.groups
+    assert group.computations == (second,)
+    assert await store.finish("eager", done(group))
+    (follows,) = await store.claim("worker", 10, 60)
+    assert follows.computations == (third,)
+
+
+async def test_nothing_is_taken_that_has_more_to_it(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    missing, promised = handle(), handle()
+    first, failed = add(left, right), add(right, right)
+    await store.submit(batch(first, failed))
+    for group in await store.claim("worker", 10, 60):
+        await store.finish("worker", done(group, failures=group.wanted & {failed.output}))
+    await store.submit(batch(add(promised, left)))
+    eager = Eager()
+    refused = {
+        "it waits for an input": batch(add(missing, left)),
+        "it repeats what was there": batch(first, add(left, right)),
+        "others wait for it": batch(add(left, right, output=promised)),
+        "it reads what has failed": batch(add(failed.output, left)),
+        "these are too many": batch(*(add(left, right) for _ in range(3))),
+        "nobody waits for it": batch(add(left, right, is_allowed=False)),
+    }
+    with store.taking(eager):
+        for number, submission in enumerate(refused.values()):
+            await store.submit(replace(submission, transaction_id=bytes([number]) * 32))
+    assert dict(zip(refused, map(list, eager.answers), strict=True)) == {reason: [] for reason in refused}
+    assert await work(store) == 6, "all but what waits and what failed"
+    assert await store.put_ciphertexts([ciphertext(missing)]) == 1
+    assert await work(store) == 1
+
+
+async def test_whoever_offered_hears_of_a_submission_that_is_refused(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    eager = Eager()
+    with store.taking(eager):
+        with pytest.raises(InvalidInput):
+            await store.submit(batch(add(left, right, output=left)))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.submit(batch(add(left, right)))
+    assert [list(answer) for answer in eager.answers] == [[], []]
+
+
+async def test_who_does_not_offer_or_is_gone_takes_nothing(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    busy, gone, idle = Eager(lease=None), Eager(), Eager()
+    with store.taking(gone):
+        pass
+    with store.taking(busy), store.taking(idle):
+        await store.submit(batch(add(left, right)))
+    assert (len(busy.answers), len(gone.answers), len(idle.groups)) == (0, 0, 1)
+
+
+async def test_nobody_is_woken_for_what_is_taken(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    eager = Eager()
+    with trio.fail_after(10):
+        async with store.wakeups() as channel:
+            with store.taking(eager):
+                await store.submit(batch(add(left, right)))
+            await store.finish_all("eager", [done(group) for group in eager.groups])
+            assert await channel.receive() is Topic.RESULTS
+            await store.submit(batch(add(left, right), transaction=b"2" * 32))
+            assert await channel.receive() is Topic.WORK
+
+
+async def test_a_tenant_keeps_its_weight(database_url: str) -> None:
+    eager = Eager()
+    async with open_store(database_url) as store:
+        left, right = await with_inputs(store, 2)
+        assert isinstance(store, PostgresStore)
+        await put_tenant(store.pool, Tenant("heavy", weight=3.0))
+        with store.taking(eager):
+            await store.submit(replace(batch(add(left, right)), tenant="heavy"))
+    assert [group.weight for group in eager.groups] == [3.0]
+
+
+async def test_a_cancellation_leaves_no_lease_that_nobody_knows_of(database_url: str) -> None:
+    """Wherever it strikes: either the scheduler has the group, or it is claimed, or nothing was stored."""
+    chance = random.Random(20)
+    eager = Eager()
+    submitted: list[Computation] = []
+    async with open_store(database_url) as store:
+        left, right = await with_inputs(store, 2)
+        with store.taking(eager):
+            for number in range(150):
+                computation = add(left, right)
+                submitted.append(computation)
+                with trio.move_on_after(chance.uniform(0.0, 0.004)):
+                    await store.submit(batch(computation, transaction=number.to_bytes(32, "big")))
+        statuses = await store.get_status([computation.output for computation in submitted])
+        assert 0 < len(eager.groups) < len(submitted)
+        assert len(eager.answers) == eager.offers
+        assert {status.state for status in statuses.values()} == {State.COMPUTING}
+        assert statuses.keys() == {output for group in eager.groups for output in group.wanted}
