@@ -6,6 +6,7 @@ events, performs each action in a task of its own, and reports back. No database
 
 from __future__ import annotations
 
+import contextvars
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ SETTLE: Final = RetryPolicy(attempts=1_000, seconds=600.0, backoff=FullJitter(0.
 GIVE_BACK: Final = RetryPolicy(attempts=5, seconds=5.0, backoff=FullJitter(0.1, 1.0))
 """Groups that cannot be given back are taken over when their lease ends."""
 RESUBSCRIBE_SECONDS: Final = 1.0
+TURNS_OF_A_PUSH: Final = 3
+"""Turns of the event loop that a subscriber's task takes to wake, to get at its socket and to send: what is left to do
+for results that are stored waits for so long."""
 EXPIRE_SECONDS: Final = 0.5
 """How often deadlines are looked at."""
 
@@ -129,6 +133,11 @@ class Scheduler:
         # Bounded by the actions under way, each of which posts one event, and one wake-up.
         self._inbox: deque[Event] = deque()
         self._wake = trio.Event()
+        self._wait = trio.CancelScope()
+        """Around waiting for the next event."""
+        self._actions: trio.Nursery | None = None
+        """Where actions run, while the actor does."""
+        self._context = contextvars.copy_context()
         self._scopes: dict[int, trio.CancelScope] = {}
         """Of jobs that are computing."""
 
@@ -166,11 +175,13 @@ class Scheduler:
                 ears.start_soon(self._await_drain)
                 ears.start_soon(self._expire)
                 task_status.started()
+                self._actions = actions
                 with self._store.taking(self):
                     while not self._state.is_drained:
-                        self._feed(actions, await self._next_event())
+                        self._feed(await self._next_event())
                 ears.cancel_scope.cancel(reason="the scheduler has drained")
         finally:
+            self._actions = None
             await self._give_back_everything()
 
     # ------------------------------------------------------------------------------------ offers
@@ -184,15 +195,19 @@ class Scheduler:
         return Lease(self._worker, self._policy.batch_groups, self._policy.lease_seconds)
 
     def take(self, groups: Sequence[WorkGroup]) -> None:
-        """Take what was stored and leased; see ``Taker``."""
-        self._post(Given(tuple(map(_candidate, groups))))
+        """Take what was stored and leased, and start at once: nothing else has been waiting. See ``Taker``."""
+        self._feed(Given(tuple(map(_candidate, groups))))
+        # It may have to be woken sooner than it thought.
+        self._wait.deadline = next_time(self._state)
+        if self._state.is_drained:
+            self._wake.set()
 
     # ------------------------------------------------------------------------------------ events
 
     async def _next_event(self) -> Event:
         if not self._inbox:
             self._wake = trio.Event()
-            with trio.move_on_at(next_time(self._state)):
+            with trio.move_on_at(next_time(self._state)) as self._wait:
                 await self._wake.wait()
         return self._inbox.popleft() if self._inbox else Tick()
 
@@ -200,10 +215,13 @@ class Scheduler:
         self._inbox.append(event)
         self._wake.set()
 
-    def _feed(self, nursery: trio.Nursery, event: Event) -> None:
+    def _feed(self, event: Event) -> None:
+        if self._actions is None:
+            return  # too late: the lease ends by itself
         self._state, actions = step(self._state, event, trio.current_time(), self._chance())
         for action in actions:
-            self._perform(nursery, action)
+            # Not in the context of whoever submits: a job is nobody's request.
+            self._context.run(self._perform, self._actions, action)
 
     async def _listen(self) -> None:
         """Pass wake-ups on; one waiting event stands for any number of them."""
@@ -292,18 +310,20 @@ class Scheduler:
 
     async def _run_job(self, actions: trio.Nursery, start: Start) -> None:
         """Compute a job and store what came of it; only the computing can be cancelled by itself."""
-        JOB_GROUPS.observe(len(start.groups))
-        for work in start.groups:
-            QUEUE_WAIT.observe(self._age(work.group_id))
-        computed = await self._compute(start)
-        if computed is None:
-            return
-        spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
-        first, *others = portions(computed.outcomes)
-        for outcomes in others:
-            actions.start_soon(self._settle, outcomes, spans, computed.traceparent)
-        await self._settle(first, spans, computed.traceparent)
-        computed.report()  # now that nobody waits for it
+        waited = [self._age(work.group_id) for work in start.groups]
+        try:
+            computed = await self._compute(start)
+            if computed is not None:
+                spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
+                first, *others = portions(computed.outcomes)
+                for outcomes in others:
+                    actions.start_soon(self._settle, outcomes, spans, computed.traceparent)
+                await self._settle(first, spans, computed.traceparent)
+                computed.report()
+        finally:  # now that nobody waits for it
+            JOB_GROUPS.observe(len(waited))
+            for seconds in waited:
+                QUEUE_WAIT.observe(seconds)
 
     async def _compute(self, start: Start) -> ComputedJob | None:
         """Compute a job; None if it was cancelled or failed."""
@@ -357,6 +377,8 @@ class Scheduler:
                 return
             # Our own defect; the lease ends by itself, and its attempts are bounded.
             log.exception("the store refuses an outcome", group=outcomes[0].group_id)
+        for _ in range(TURNS_OF_A_PUSH):
+            await trio.lowlevel.cancel_shielded_checkpoint()
         for outcome in outcomes:
             if outcome.group_id in kept:
                 RESULT_LATENCY.observe(self._age(outcome.group_id))

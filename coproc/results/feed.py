@@ -36,6 +36,8 @@ READ_AT_ONCE: Final = 500
 PACE_SECONDS: Final = 1.0
 """How long the feed waits for a subscriber whose box is half full before it cuts it and goes on."""
 PACE_STEP: Final = 0.01
+HEARD_SECONDS: Final = 0.005
+"""How long a wake-up waits that is most likely about what this process has just stored and offered already."""
 RETRY_SECONDS: Final = 1.0
 """Pause before the store is asked again after it was out of reach."""
 
@@ -172,6 +174,7 @@ class Feed:
         self._by_transaction: defaultdict[bytes, set[Subscriber]] = defaultdict(set)
         self.position = 0
         """Every attached subscriber has been offered all up to this number."""
+        self._heard_at = -inf
         self.connected = False
         """Whether wake-ups come; without them results are only polled for."""
 
@@ -231,6 +234,7 @@ class Feed:
             and not self._crowded()
         ):
             self._offer_all(events)
+            self._heard_at = trio.current_time()
 
     async def _offer_new(self) -> None:
         while self._attached:
@@ -278,4 +282,6 @@ class Feed:
                     pass
             except trio.EndOfChannel:
                 return False
+        if trio.current_time() < (due := self._heard_at + HEARD_SECONDS):
+            await trio.sleep_until(due)
         return True

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from coproc.errors import RecoverableError
-from coproc.results.feed import Closing, Feed, Outbox, Subscriber
+from coproc.results.feed import HEARD_SECONDS, Closing, Feed, Outbox, Subscriber
 from coproc.results.protocol import CloseCode, Filter, Position, read_server_message
 from coproc.store.memory import MemoryStore
 from tests.results.publishing import Publisher
@@ -264,6 +264,25 @@ async def test_what_is_told_while_it_is_read_comes_once() -> None:
         assert await heard(listener) == [1, 2]
         await publisher.publish(2)
         assert await heard(listener) == [3, 4]
+
+
+async def test_what_was_told_is_read_again_a_moment_later() -> None:
+    """With what another process has stored meanwhile."""
+    store, listener = Watched(), subscriber()
+    async with told(store, listener) as (_, publisher):
+        before = store.readings
+        for _ in range(5):
+            await publisher.publish()
+        store.tells = False
+        await publisher.publish()
+        assert await heard(listener) == [1, 2, 3, 4, 5]
+        assert store.readings == before
+        await trio.sleep(1.1 * HEARD_SECONDS)
+        assert await heard(listener) == [6]
+        began = trio.current_time()
+        await publisher.publish()
+        assert await heard(listener) == [7]
+        assert trio.current_time() == began, "nothing was told just before"
 
 
 async def test_whoever_is_behind_is_waited_for_and_not_told() -> None:
