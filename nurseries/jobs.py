@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from coproc.errors import RecoverableError
-from coproc.metrics import JOB_BOOTSTRAPS, JOB_DURATION
+from coproc.metrics import JOB_BOOTSTRAPS
 from coproc.resilience import CircuitOpen
 from coproc.scheduling.batch import external_inputs, finish_batch, prepare_batch, read_values
 from coproc.scheduling.cache import ValueCache
@@ -28,7 +28,8 @@ from nurseries.packer import unpack
 from nurseries.threads import run_near
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from coproc.circuits.strategy import Strategy
     from coproc.errors import IrrecoverableError
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from coproc.store.base import GroupOutcome, Store, WorkGroup
     from nurseries.executor import JobCall
     from nurseries.mailbox import Mailbox
+
+    Ways: TypeAlias = Callable[[], tuple[Strategy | Lanes, LoweringSettings]]
 
 CACHE_BYTES: Final = 256 << 20
 """Ciphertext blocks kept in memory: 500 values of 64 bits under real parameters."""
@@ -67,15 +70,11 @@ class ComputedJob:
     levels: int
     prepare_seconds: float
     compute_seconds: float
-    seconds: float
-    """From reading the inputs to the written results."""
     traceparent: str | None
     """Its span."""
 
-    def report(self) -> None:
-        """Tell log and metrics of it."""
-        JOB_DURATION.observe(self.seconds)
-        JOB_BOOTSTRAPS.observe(self.bootstraps)
+    def log(self) -> None:
+        """Write down what it was."""
         log.info(
             "job computed",
             groups=self.groups,
@@ -105,15 +104,12 @@ class Jobs:
         self.worker = worker
         self.cache = ValueCache(cache_bytes)
 
-    async def compute(
-        self, groups: Sequence[WorkGroup], strategy: Strategy | Lanes, settings: LoweringSettings, ciphertexts: int
-    ) -> ComputedJob:
+    async def compute(self, groups: Sequence[WorkGroup], ways: Ways, ciphertexts: int) -> ComputedJob:
         """Compute groups of one key, in a span that is part of one caller's trace and linked to those of the others.
 
         Args:
             groups: what is computed.
-            strategy: how circuits are chosen.
-            settings: how operations become circuits.
+            ways: says, once the inputs are there, how circuits are chosen and how operations become circuits.
             ciphertexts: how many the job deals with, roughly.
 
         Raises:
@@ -128,11 +124,9 @@ class Jobs:
         }
         parent = asked[0] if asked else None
         with span("job", kind="CONSUMER", parent=parent, links=asked[1:], attributes=attributes):
-            return await self._compute(groups, strategy, settings, ciphertexts)
+            return await self._compute(groups, ways, ciphertexts)
 
-    async def _compute(
-        self, groups: Sequence[WorkGroup], strategy: Strategy | Lanes, settings: LoweringSettings, ciphertexts: int
-    ) -> ComputedJob:
+    async def _compute(self, groups: Sequence[WorkGroup], ways: Ways, ciphertexts: int) -> ComputedJob:
         """Load, plan, compute and write one job."""
         key_id = groups[0].key_id
         began = trio.current_time()
@@ -144,11 +138,10 @@ class Jobs:
         cast, bad_lists = await self._cast(groups, facts, key_id)
         values |= cast
         bad_inputs |= bad_lists
-        batch = await run_near(
-            prepare_batch, groups, values, bad_inputs, facts, strategy, settings, ciphertexts=ciphertexts
-        )
+        batch = await run_near(prepare_batch, groups, values, bad_inputs, facts, *ways(), ciphertexts=ciphertexts)
         planned = trio.current_time()
         circuit = batch.plan.circuit
+        JOB_BOOTSTRAPS.observe(circuit.bootstraps)
         outputs = await ask(self._executor, Job(key_id, circuit, batch.inputs))
         computed = trio.current_time()
         finished = await run_near(finish_batch, batch, outputs, facts, key_id, ciphertexts=len(outputs))
@@ -161,7 +154,6 @@ class Jobs:
             levels=circuit.depth,
             prepare_seconds=planned - began,
             compute_seconds=computed - planned,
-            seconds=trio.current_time() - began,
             traceparent=traceparent(),
         )
 

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from coproc.errors import CoprocError, FatalError, IrrecoverableError, RecoverableError, log_fields
-from coproc.metrics import JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
+from coproc.metrics import JOB_DURATION, JOB_GROUPS, QUEUE_WAIT, RESULT_LATENCY
 from coproc.program.lowering import DEFAULT_SETTINGS
 from coproc.program.planning import Lanes
 from coproc.resilience import FullJitter, RetryPolicy, retry
@@ -70,6 +70,8 @@ RESUBSCRIBE_SECONDS: Final = 1.0
 TURNS_OF_A_PUSH: Final = 3
 """Turns of the event loop that a subscriber's task takes to wake, to get at its socket and to send: what is left to do
 for results that are stored waits for so long."""
+TURNS_OF_A_STATEMENT: Final = 2
+"""Likewise, until the database has the first statements of a task that was started."""
 EXPIRE_SECONDS: Final = 0.5
 """How often deadlines are looked at."""
 
@@ -138,6 +140,8 @@ class Scheduler:
         self._actions: trio.Nursery | None = None
         """Where actions run, while the actor does."""
         self._context = contextvars.copy_context()
+        self._astray = False
+        """An answer got lost: leases may be ours that we do not know of."""
         self._scopes: dict[int, trio.CancelScope] = {}
         """Of jobs that are computing."""
 
@@ -178,7 +182,7 @@ class Scheduler:
                 self._actions = actions
                 with self._store.taking(self):
                     while not self._state.is_drained:
-                        self._feed(await self._next_event())
+                        self._feed(actions, await self._next_event())
                 ears.cancel_scope.cancel(reason="the scheduler has drained")
         finally:
             self._actions = None
@@ -188,19 +192,27 @@ class Scheduler:
 
     def offer(self) -> Lease | None:
         """Offer to take what somebody is about to store; see ``Taker``."""
-        state = None if self._inbox else offer(self._state)
+        state = None if self._inbox or self._astray else offer(self._state, trio.current_time())
         if state is None:
             return None
         self._state = state
         return Lease(self._worker, self._policy.batch_groups, self._policy.lease_seconds)
 
-    def take(self, groups: Sequence[WorkGroup]) -> None:
+    def take(self, groups: Sequence[WorkGroup] | None) -> bool:
         """Take what was stored and leased, and start at once: nothing else has been waiting. See ``Taker``."""
-        self._feed(Given(tuple(map(_candidate, groups))))
-        # It may have to be woken sooner than it thought.
-        self._wait.deadline = next_time(self._state)
-        if self._state.is_drained:
-            self._wake.set()
+        if self._actions is None or not self._state.offering:
+            return False
+        self._astray |= groups is None
+        candidates: tuple[Candidate, ...] = ()
+        try:
+            candidates = tuple(map(_candidate, groups or ()))
+        finally:
+            self._feed(self._actions, Given(candidates))
+            # It may have to be woken sooner than it thought.
+            self._wait.deadline = next_time(self._state)
+            if self._state.is_drained:
+                self._wake.set()
+        return True
 
     # ------------------------------------------------------------------------------------ events
 
@@ -215,13 +227,11 @@ class Scheduler:
         self._inbox.append(event)
         self._wake.set()
 
-    def _feed(self, event: Event) -> None:
-        if self._actions is None:
-            return  # too late: the lease ends by itself
+    def _feed(self, nursery: trio.Nursery, event: Event) -> None:
         self._state, actions = step(self._state, event, trio.current_time(), self._chance())
         for action in actions:
             # Not in the context of whoever submits: a job is nobody's request.
-            self._context.run(self._perform, self._actions, action)
+            self._context.run(self._perform, nursery, action)
 
     async def _listen(self) -> None:
         """Pass wake-ups on; one waiting event stands for any number of them."""
@@ -283,9 +293,14 @@ class Scheduler:
 
     async def _claim(self, limit: int) -> None:
         try:
+            if self._astray and not self._state.offering:
+                stray = await self._store.release_stray(self._worker, frozenset(self._state.held))
+                self._astray = False
+                log.info("looked for leases of lost answers", groups=stray)
             groups = await self._store.claim(self._worker, limit, self._policy.lease_seconds)
         except RecoverableError as error:
             log.warning("claiming failed", error=error.message)
+            self._astray = True
             self._post(ClaimFailed())
             return
         self._takeovers += sum(work.attempts > 0 for work in groups)
@@ -310,30 +325,26 @@ class Scheduler:
 
     async def _run_job(self, actions: trio.Nursery, start: Start) -> None:
         """Compute a job and store what came of it; only the computing can be cancelled by itself."""
-        waited = [self._age(work.group_id) for work in start.groups]
-        try:
-            computed = await self._compute(start)
-            if computed is not None:
-                spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
-                first, *others = portions(computed.outcomes)
-                for outcomes in others:
-                    actions.start_soon(self._settle, outcomes, spans, computed.traceparent)
-                await self._settle(first, spans, computed.traceparent)
-                computed.report()
-        finally:  # now that nobody waits for it
-            JOB_GROUPS.observe(len(waited))
-            for seconds in waited:
-                QUEUE_WAIT.observe(seconds)
+        JOB_GROUPS.observe(len(start.groups))
+        for work in start.groups:
+            QUEUE_WAIT.observe(self._age(work.group_id))
+        computed = await self._compute(start)
+        if computed is None:
+            return
+        spans = {work.group_id: work.traceparent for work in start.groups if work.traceparent is not None}
+        for outcomes in portions(computed.outcomes):
+            actions.start_soon(self._settle, outcomes, spans, computed.traceparent)
+        for _ in range(TURNS_OF_A_STATEMENT):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        computed.log()
 
     async def _compute(self, start: Start) -> ComputedJob | None:
         """Compute a job; None if it was cancelled or failed."""
-        strategy = self._strategy
-        if isinstance(strategy, Lanes):
-            strategy = strategy.share(len(self._state.jobs))
         with trio.CancelScope() as scope:
             self._scopes[start.job] = scope
             try:
-                computed = await self._jobs.compute(start.groups, strategy, self._settings, self._size(start.groups))
+                with JOB_DURATION.time():
+                    computed = await self._jobs.compute(start.groups, self._ways, self._size(start.groups))
             except FatalError:
                 raise
             except CoprocError as error:
@@ -349,6 +360,11 @@ class Scheduler:
             finally:
                 del self._scopes[start.job]
         return None
+
+    def _ways(self) -> tuple[Strategy | Lanes, LoweringSettings]:
+        """How a job is planned that is planned now."""
+        strategy = self._strategy
+        return strategy.share(len(self._state.jobs)) if isinstance(strategy, Lanes) else strategy, self._settings
 
     async def _settle(
         self, outcomes: Sequence[GroupOutcome], spans: Mapping[int, str] | None = None, job: str | None = None
@@ -401,7 +417,8 @@ class Scheduler:
 
     async def _give_back_everything(self) -> None:
         """After cancellation or a crash: let others go on at once instead of after the lease."""
-        left = frozenset(self._state.held)
+        came = [event.groups for event in self._inbox if isinstance(event, Claimed)]
+        left = frozenset(self._state.held) | {candidate.work.group_id for groups in came for candidate in groups}
         if left:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK.seconds):
                 await self._release(left)

@@ -10,7 +10,8 @@ The rules:
 - *Claims.* At most one batch at a time, and a batch that is not full waits for the claim that may fill it. A claim that
   brings a single group has found the last one; one that brings a few may have left more of the same tenants. Who has no
   free job slot lets idle workers claim first and keeps a small reserve: what it holds, nobody else can compute.
-- *Offers.* Who has nothing at all to do takes what is being stored, without a claim; never more than one submission.
+- *Offers.* Who has nothing at all to do takes what is being stored, without a claim; never more than one submission,
+  and no more of it than there is room for by then.
 - *Order.* The tenant that was served least comes first (start-time fair queueing, Goyal et al. 1996); within a tenant
   the longest critical path, so that the batch ends as early as it can; after ``patience`` seconds the oldest.
 - *Blame.* A batch that fails for good is tried again group by group: only the one at fault fails. A group that was
@@ -87,14 +88,15 @@ def step(state: State, event: Event, now: float, chance: float = 0.5) -> tuple[S
     return state, (*reaction, *follow_up)
 
 
-def offer(state: State) -> State | None:
+def offer(state: State, now: float) -> State | None:
     """Offer to take what is about to be stored, to be answered by ``Given``.
 
     Returns:
         The state after; None if nothing is offered, since there is or may be something else to do.
     """
-    busy = state.held or state.claiming or state.offering or state.more or state.claim_failures or state.draining
-    return None if busy else replace(state, offering=True)
+    is_claiming = state.claiming or state.claim_failures or state.claim_due <= now
+    is_busy = is_claiming or state.held or state.offering or state.more or state.draining
+    return None if is_busy else replace(state, offering=True)
 
 
 def next_time(state: State) -> float:
@@ -122,7 +124,7 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
         case Claimed():
             return _claimed(state, event, now)
         case Given():
-            return _take(replace(state, offering=False), event.groups, now)
+            return _given(state, event, now)
         case ClaimFailed():
             wait = state.policy.backoff.delay(state.claim_failures, chance)
             failures = state.claim_failures + 1
@@ -138,7 +140,7 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
             return _job_failed(state, event, now, chance)
         case WorkEnded():
             # A renewal tells what is still held; one that is under way may have looked too early.
-            return replace(state, renew_due=now, recheck=state.renewing), ()
+            return replace(state, renew_due=now, recheck=state.renewing or state.claiming or state.offering), ()
         case Settled():
             return _drop(state, [event.group_id]), ()
         case Drain():
@@ -148,7 +150,7 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
         case HandBack():
             jobs = tuple(Cancel(job) for job in sorted(state.jobs))
             left = [number for number, held in state.held.items() if not held.settling]
-            state, released = _give_back(replace(state, draining=True), left)
+            state, released = _give_back(replace(state, draining=True, offering=False), left)
             return state, (*jobs, *released)
 
 
@@ -164,7 +166,22 @@ def _claimed(state: State, event: Claimed, now: float) -> tuple[State, tuple[Act
         claim_due = now + (_deference(state) or policy.window)
     else:
         claim_due = now + policy.poll_seconds
-    return _take(replace(state, claiming=False, claim_failures=0, claim_due=claim_due, more=more), event.groups, now)
+    state, actions = _take(
+        replace(state, claiming=False, claim_failures=0, claim_due=claim_due, more=more), event.groups, now
+    )
+    if event.groups and not state.draining:
+        suspects = [held for held in state.held.values() if held.is_suspect and held.is_waiting]
+        state = replace(state, careful=bool(suspects))
+    return state, actions
+
+
+def _given(state: State, event: Given, now: float) -> tuple[State, tuple[Action, ...]]:
+    """Take over what was leased on the way, as far as there is room: something else may have come since the offer."""
+    state = replace(state, offering=False)
+    room = _room(replace(state, claiming=False))
+    state, actions = _take(state, event.groups[:room], now)
+    rest = frozenset(candidate.work.group_id for candidate in event.groups[room:])
+    return state, (*actions, Release(rest)) if rest else actions
 
 
 def _take(state: State, groups: tuple[Candidate, ...], now: float) -> tuple[State, tuple[Action, ...]]:
@@ -176,7 +193,9 @@ def _take(state: State, groups: tuple[Candidate, ...], now: float) -> tuple[Stat
     if state.draining:
         return state, (Release(frozenset(candidate.work.group_id for candidate in groups)),) if groups else ()
     if groups and not state.held:
-        state = replace(state, renew_due=now + policy.renew_seconds)
+        # What was taken back while it was on its way is noticed by a renewal at once.
+        renew_due = now if state.recheck else now + policy.renew_seconds
+        state = replace(state, renew_due=renew_due, recheck=False)
     taken: dict[int, Held | None] = {}
     failed: list[Action] = []
     served = dict(state.served)
@@ -189,10 +208,7 @@ def _take(state: State, groups: tuple[Candidate, ...], now: float) -> tuple[Stat
             held = replace(held, settling=True)
         taken[work.group_id] = held
         served[candidate.tenant] = max(served.get(candidate.tenant, 0.0), state.virtual_time)
-    if groups:
-        suspects = [held for held in taken.values() if held is not None and held.is_suspect and held.is_waiting]
-        state = replace(state, careful=bool(suspects), served=served)
-    return state.with_held(taken), tuple(failed)
+    return replace(state, served=served).with_held(taken), tuple(failed)
 
 
 def _renewed(state: State, lost: frozenset[int], now: float) -> tuple[State, tuple[Action, ...]]:

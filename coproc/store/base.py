@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from datetime import datetime
 
@@ -243,6 +243,13 @@ class Store(Protocol):
 
     async def release(self, worker: str, group_ids: Sequence[int]) -> None:
         """Give groups back untouched (drain): READY again, the attempt is not counted."""
+        ...
+
+    async def release_stray(self, worker: str, held: Collection[int]) -> int:
+        """Give back whatever is under a lease of ``worker`` but ``held``: answers got lost. Returns how many.
+
+        Nothing may be claimed or taken for ``worker`` meanwhile.
+        """
         ...
 
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coproc.program.types import Handle
-from coproc.store.base import Failure, State, WorkGroup
+from coproc.store.base import Failure, State, Topic, WorkGroup
+from coproc.store.graph import notify
 from coproc.store.operands import read_computation
 from coproc.store.traces import recall
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from coproc.program.computation import Computation
     from coproc.store.connection import TrioConnection
@@ -172,3 +173,24 @@ async def lock_held(connection: TrioConnection, worker: str, group_ids: Sequence
         [list(group_ids), State.COMPUTING.value, worker],
     )
     return [group_id for (group_id,) in await cursor.fetchall()]
+
+
+async def lock_stray(connection: TrioConnection, worker: str, held: Collection[int]) -> list[int]:
+    """Lock those groups, in order, that ``worker`` has a lease of without knowing; returns them."""
+    cursor = await connection.execute(
+        "select group_id from work_groups where state = %s and worker = %s and group_id <> all(%s::bigint[])"
+        " order by group_id for update",
+        [State.COMPUTING.value, worker, list(held)],
+    )
+    return [group_id for (group_id,) in await cursor.fetchall()]
+
+
+async def give_back(connection: TrioConnection, group_ids: Sequence[int]) -> None:
+    """Make groups READY that the caller has locked, the attempt not counted, and wake workers."""
+    if group_ids:
+        await connection.execute(
+            "update work_groups set state = %s, worker = null, lease_until = null, attempts = attempts - 1"
+            " where group_id = any(%s)",
+            [State.READY.value, list(group_ids)],
+        )
+        await notify(connection, Topic.WORK)

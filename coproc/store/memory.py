@@ -36,7 +36,7 @@ from coproc.store.rules import (
 from coproc.store.taking import Taking
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from coproc.program.computation import Computation
     from coproc.program.types import Handle
@@ -141,7 +141,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
 
     async def submit(self, submission: Submission) -> int:
         """Write a batch; see ``Store.submit``."""
-        with self._leasing() as taken:
+        async with self._leasing() as taken:
             await trio.lowlevel.checkpoint()
             return self._submit(submission, taken)
 
@@ -287,10 +287,19 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
     async def release(self, worker: str, group_ids: Sequence[int]) -> None:
         """Give groups back; see ``Store.release``."""
         await trio.lowlevel.checkpoint()
-        held = self._held(worker, group_ids)
-        for group in held:
+        self._give_back(self._held(worker, group_ids))
+
+    async def release_stray(self, worker: str, held: Collection[int]) -> int:
+        """Give back what ``worker`` does not know to hold; see ``Store.release_stray``."""
+        await trio.lowlevel.checkpoint()
+        stray = self._held(worker, [group_id for group_id in self._groups if group_id not in held])
+        self._give_back(stray)
+        return len(stray)
+
+    def _give_back(self, groups: Sequence[_Group]) -> None:
+        for group in groups:
             group.state, group.worker, group.attempts = State.READY, None, group.attempts - 1
-        if held:
+        if groups:
             self._wake(Topic.WORK)
 
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:

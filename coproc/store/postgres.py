@@ -35,7 +35,7 @@ from coproc.store.traces import recall
 from coproc.store.wakeups import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -149,7 +149,7 @@ class PostgresStore(PostgresForms, PostgresOverview, Hearing, Taking):
     async def submit(self, submission: Submission) -> int:
         """Write a batch; see ``Store.submit``."""
         batch = merge_repeats(submission.computations)
-        with self._leasing() as taken:
+        async with self._leasing() as taken:
             new, leased = await self._atomically(partial(submit, submission=submission, batch=batch, lease=taken.lease))
             # From the commit to here nothing is waited for: a caller who gives up does not leave a lease behind.
             taken.groups = await leased()
@@ -249,16 +249,20 @@ class PostgresStore(PostgresForms, PostgresOverview, Hearing, Taking):
         """Give groups back; see ``Store.release``."""
 
         async def work(connection: TrioConnection) -> None:
-            held = await claims.lock_held(connection, worker, group_ids)
-            if held:
-                await connection.execute(
-                    "update work_groups set state = %s, worker = null, lease_until = null, attempts = attempts - 1"
-                    " where group_id = any(%s)",
-                    [State.READY.value, held],
-                )
-                await graph.notify(connection, Topic.WORK)
+            await claims.give_back(connection, await claims.lock_held(connection, worker, group_ids))
 
         await self._atomically(work)
+
+    @timed_operation
+    async def release_stray(self, worker: str, held: Collection[int]) -> int:
+        """Give back what ``worker`` does not know to hold; see ``Store.release_stray``."""
+
+        async def work(connection: TrioConnection) -> int:
+            stray = await claims.lock_stray(connection, worker, held)
+            await claims.give_back(connection, stray)
+            return len(stray)
+
+        return await self._atomically(work)
 
     async def finish(self, worker: str, outcome: GroupOutcome) -> bool:
         """Store an outcome; see ``Store.finish``."""

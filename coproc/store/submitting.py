@@ -44,9 +44,10 @@ _LEASE: Final = f"""
               and not exists (select from computations p where p.output = i.input and p.group_id = c.group_id)
             limit 1
         ) is null
-        returning group_id, coalesce((select t.weight from tenants t where t.name = w.tenant), 1) as weight
+        returning group_id, coalesce((select t.weight from tenants t where t.name = w.tenant), 1) as weight,
+            extract(epoch from clock_timestamp() - w.created_at)::double precision as waited
     )
-    select c.output, leased.group_id, leased.weight
+    select c.output, leased.group_id, leased.weight, leased.waited
     from leased join computations c on c.group_id = leased.group_id where c.output = any(%(made)s)
     order by leased.group_id
 """  # noqa: S608 - constants
@@ -121,8 +122,9 @@ async def _lease(
                 tenant=submission.tenant,
                 weight=weight,
                 traceparent=submission.traceparent,
+                waited=max(0.0, waited),
             )
-            for output, group_id, weight in await cursor.fetchall()
+            for output, group_id, weight, waited in await cursor.fetchall()
         ]
 
     return read

@@ -1,19 +1,26 @@
 """Work leased to a scheduler of this process while it is stored: sooner than a wake-up and a claim could bring it.
 
-Decides who is asked and that whoever offered always gets an answer. It is a shortcut that a scheduler may never be
-offered: what is not taken on the way is claimed as ever.
+Decides who is asked, that whoever offered always gets an answer, and that nothing stays leased to somebody who is gone.
+It is a shortcut that a scheduler may never be offered: what is not taken on the way is claimed as ever.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from coproc.errors import IrrecoverableError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
     from coproc.store.base import WorkGroup
+
+RETURN_SECONDS: Final = 5.0
+"""How long giving back may take what nobody takes; then the lease ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,12 @@ class Taker(Protocol):
         """Say what it would take now; whoever gets a lease calls ``take`` once."""
         ...
 
-    def take(self, groups: Sequence[WorkGroup]) -> None:
-        """Take what was leased, which may be nothing."""
+    def take(self, groups: Sequence[WorkGroup] | None) -> bool:
+        """Take what was leased, which may be nothing; None if it cannot be known what was.
+
+        Returns:
+            False if it is too late for that.
+        """
         ...
 
 
@@ -55,6 +66,10 @@ class Taking:
         super().__init__()
         self._takers: list[Taker] = []
 
+    async def release(self, worker: str, group_ids: Sequence[int]) -> None:
+        """Give groups back; see ``Store.release``."""
+        raise NotImplementedError
+
     @contextmanager
     def taking(self, taker: Taker) -> Generator[None]:
         """Offer ``taker`` what ``submit`` stores while the block lasts."""
@@ -64,16 +79,25 @@ class Taking:
         finally:
             self._takers.remove(taker)
 
-    @contextmanager
-    def _leasing(self) -> Generator[Taken]:
-        """Ask for an offer; what the block puts into ``groups`` is taken at its end, however it ends."""
+    @asynccontextmanager
+    async def _leasing(self) -> AsyncGenerator[Taken]:
+        """Ask for an offer; what the block puts into ``groups`` is taken at its end. No checkpoint by itself."""
         for taker in self._takers:
             lease = taker.offer()
             if lease is not None:
-                taken = Taken(lease)
-                try:
-                    yield taken
-                finally:
-                    taker.take(taken.groups)
-                return
-        yield Taken()
+                break
+        else:
+            yield Taken()
+            return
+        taken = Taken(lease)
+        try:
+            yield taken
+        except IrrecoverableError:
+            taker.take(())
+            raise
+        except BaseException:
+            taker.take(None)  # it may have been committed
+            raise
+        if not taker.take(taken.groups) and taken.groups:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + RETURN_SECONDS):
+                await self.release(lease.worker, [group.group_id for group in taken.groups])

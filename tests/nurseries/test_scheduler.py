@@ -250,6 +250,42 @@ async def test_a_scheduler_that_drains_takes_nothing() -> None:
         assert (await bench.store.get_status([late.output]))[late.output].state is State.READY
 
 
+async def test_what_comes_too_late_for_a_scheduler_is_given_back() -> None:
+    """It crashed while somebody was storing what it had offered to take."""
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        scheduler = bench.scheduler()
+        async with trio.open_nursery() as first:
+            await first.start(scheduler.run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert scheduler.offer() is not None
+            first.cancel_scope.cancel()
+        assert not scheduler.take([])
+        assert scheduler.offer() is None, "nobody starts what it would take"
+        computation = apply(Operation.NEG, operand.handle)
+        await bench.submit(computation)
+        await bench.start()
+        await bench.done(computation.output)
+
+
+async def test_a_lease_whose_answer_was_lost_is_found() -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        scheduler = await bench.start(replace(POLICY, lease_seconds=600.0))
+        await trio.testing.wait_all_tasks_blocked()
+        computation = apply(Operation.NEG, operand.handle)
+        scheduler_takes = scheduler.take
+        scheduler.take = lambda groups: scheduler_takes(None if groups else groups)  # type: ignore[method-assign]
+        await bench.submit(computation)
+        assert scheduler.offer() is None, "not before it has looked"
+        await bench.done(computation.output)
+        assert await bench.value(computation.output) == 251
+        assert scheduler.statistics.takeovers == 0
+        assert scheduler.offer() is not None
+
+
 async def test_values_that_were_just_computed_are_not_read_again() -> None:
     async with working() as bench:
         operand = encrypted(3)

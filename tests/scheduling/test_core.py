@@ -35,6 +35,7 @@ from coproc.scheduling.model import (
     Start,
     State,
     Tick,
+    WorkEnded,
     WorkWaiting,
 )
 from coproc.store.base import WorkGroup
@@ -103,7 +104,7 @@ def idle() -> Machine:
 
 
 def offered(machine: Machine) -> Machine:
-    state = offer(machine.state)
+    state = offer(machine.state, machine.now)
     assert state is not None
     machine.state = state
     return machine
@@ -111,9 +112,9 @@ def offered(machine: Machine) -> Machine:
 
 def test_whoever_has_nothing_to_do_offers_to_take_what_is_being_stored() -> None:
     machine = offered(idle())
-    assert offer(machine.state) is None, "one offer at a time"
+    assert offer(machine.state, machine.now) is None, "one offer at a time"
     assert machine.feed(Given((candidate(1),)), at=5.5) == [Start(1, (group(1),))]
-    assert offer(machine.state) is None, "there is work"
+    assert offer(machine.state, machine.now) is None, "there is work"
     machine.feed(Computed(1))
     machine.feed(Settled(1))
     offered(machine)
@@ -141,7 +142,7 @@ def test_nothing_is_offered_while_there_may_be_something_else_to_do(events: list
     machine = idle()
     for event in events:
         machine.feed(event)
-    assert offer(machine.state) is None
+    assert offer(machine.state, machine.now) is None
 
 
 def test_a_drain_waits_for_what_was_offered_and_gives_it_back() -> None:
@@ -150,6 +151,50 @@ def test_a_drain_waits_for_what_was_offered_and_gives_it_back() -> None:
     assert not machine.state.is_drained
     assert machine.feed(Given((candidate(1),))) == [Release(frozenset({1}))]
     assert machine.state.is_drained
+    machine = offered(idle())
+    machine.feed(Drain())
+    machine.feed(HandBack())
+    assert machine.state.is_drained, "whoever comes later finds nobody"
+
+
+def test_before_the_first_claim_and_when_one_is_due_nothing_is_offered() -> None:
+    assert offer(State(POLICY), 5.0) is None
+    machine = idle()
+    assert offer(machine.state, next_time(machine.state)) is None
+
+
+def test_what_is_given_to_whoever_has_become_busy_is_given_back() -> None:
+    """But for what fits into its reserve."""
+    machine = offered(idle())
+    machine.feed(WorkWaiting(), at=5.5)
+    assert started(machine.feed(Claimed(tuple(candidate(number) for number in range(4))))) == [[0, 1, 2, 3]]
+    machine.feed(Tick(), at=5.5 + POLICY.deference)
+    machine.idle()
+    actions = machine.feed(Given(tuple(candidate(number) for number in (4, 5, 6))))
+    assert [action for action in actions if isinstance(action, Release)] == [Release(frozenset({5, 6}))]
+    assert [number for number, held in machine.state.held.items() if held.is_waiting] == [4]
+
+
+def test_nothing_is_taken_beside_a_suspect() -> None:
+    machine = offered(idle())
+    machine.feed(WorkWaiting(), at=5.5)
+    assert started(machine.feed(Claimed((candidate(1, attempts=1),)))) == [[1]]
+    assert machine.feed(Given((candidate(2),))) == [Release(frozenset({2}))]
+    machine.feed(WorkWaiting())
+    assert machine.feed(Tick(), at=20.0) == [Renew(frozenset({1}))], "no claim before the suspect is through"
+    machine.feed(Computed(1))
+    assert machine.feed(Settled(1)) == [Claim(1)]
+
+
+def test_what_ended_on_its_way_is_noticed_at_once() -> None:
+    for answer in (Given((candidate(1),)), Claimed((candidate(1),))):
+        machine = idle()
+        if isinstance(answer, Given):
+            offered(machine)
+        else:
+            machine.feed(WorkWaiting(), at=5.5)
+        machine.feed(WorkEnded())
+        assert machine.feed(answer) == [Start(1, (group(1),)), Renew(frozenset({1}))]
 
 
 def test_claims_are_of_one_batch_and_leave_room_for_what_is_held() -> None:

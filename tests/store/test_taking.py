@@ -6,11 +6,15 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 import trio
 
 from coproc.errors import InvalidInput
 from coproc.store.base import State, Submission, Topic
+from coproc.store.connection import TrioConnection
+from coproc.store.faults import DatabaseUnavailable
+from coproc.store.graph import lock_graph
 from coproc.store.open import open_store
 from coproc.store.postgres import PostgresStore
 from coproc.store.taking import Lease
@@ -31,19 +35,21 @@ class Eager:
     """Takes everything."""
 
     lease: Lease | None = LEASE
-    answers: list[Sequence[WorkGroup]] = field(default_factory=list["Sequence[WorkGroup]"])
+    answers: list[Sequence[WorkGroup] | None] = field(default_factory=list["Sequence[WorkGroup] | None"])
     offers: int = 0
+    is_there: bool = True
 
     @property
     def groups(self) -> list[WorkGroup]:
-        return [group for answer in self.answers for group in answer]
+        return [group for answer in self.answers for group in answer or ()]
 
     def offer(self) -> Lease | None:
         self.offers += self.lease is not None
         return self.lease
 
-    def take(self, groups: Sequence[WorkGroup]) -> None:
+    def take(self, groups: Sequence[WorkGroup] | None) -> bool:
         self.answers.append(groups)
+        return self.is_there
 
 
 async def test_what_is_taken_is_what_a_claim_would_give(store: Store) -> None:
@@ -118,13 +124,16 @@ async def test_nothing_is_taken_that_has_more_to_it(store: Store) -> None:
     with store.taking(eager):
         for number, submission in enumerate(refused.values()):
             await store.submit(replace(submission, transaction_id=bytes([number]) * 32))
-    assert dict(zip(refused, map(list, eager.answers), strict=True)) == {reason: [] for reason in refused}
+    assert {reason: list(answer or ()) for reason, answer in zip(refused, eager.answers, strict=True)} == {
+        reason: [] for reason in refused
+    }
     assert await work(store) == 6, "all but what waits and what failed"
     assert await store.put_ciphertexts([ciphertext(missing)]) == 1
     assert await work(store) == 1
 
 
-async def test_whoever_offered_hears_of_a_submission_that_is_refused(store: Store) -> None:
+async def test_whoever_offered_hears_of_a_submission_that_fails(store: Store) -> None:
+    """One that is refused has stored nothing; of others that cannot be known."""
     left, right = await with_inputs(store, 2)
     eager = Eager()
     with store.taking(eager):
@@ -133,7 +142,75 @@ async def test_whoever_offered_hears_of_a_submission_that_is_refused(store: Stor
         with trio.CancelScope() as scope:
             scope.cancel()
             await store.submit(batch(add(left, right)))
-    assert [list(answer) for answer in eager.answers] == [[], []]
+    assert eager.answers == [(), None]
+
+
+async def test_what_nobody_is_there_to_take_is_given_back(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    eager = Eager(is_there=False)
+    with store.taking(eager):
+        await store.submit(batch(add(left, right)))
+    (group,) = await store.claim("another", 10, 60)
+    assert (group, group.attempts) == (eager.groups[0], 0)
+
+
+async def test_leases_that_nobody_knows_of_are_given_back(store: Store) -> None:
+    left, right = await with_inputs(store, 2)
+    for number in range(4):
+        await store.submit(batch(add(left, right), transaction=bytes([number]) * 32))
+    mine = [*await store.claim("one", 1, 60), *await store.claim("one", 1, 60)]
+    (theirs,) = await store.claim("two", 1, 60)
+    async with store.wakeups() as channel:
+        assert await store.release_stray("one", {mine[0].group_id}) == 1
+        with trio.fail_after(5):
+            assert await channel.receive() is Topic.WORK
+        assert await store.release_stray("one", {mine[0].group_id}) == 0
+    again = await store.claim("three", 10, 60)
+    assert (again[0].group_id, again[0].attempts) == (mine[1].group_id, 0)
+    assert await store.finish("one", done(mine[0]))
+    assert await store.finish("two", done(theirs))
+
+
+async def test_waiting_for_the_lock_counts_as_waiting(database_url: str) -> None:
+    eager = Eager()
+    async with open_store(database_url) as store, open_store(database_url) as other:
+        left, right = await with_inputs(store, 2)
+        assert isinstance(other, PostgresStore)
+        async with trio.open_nursery() as nursery:
+            with store.taking(eager):
+                async with other.pool.transaction() as connection:
+                    await lock_graph(connection)
+                    await connection.changed_rows(await connection.execute("select 1"))
+                    nursery.start_soon(store.submit, batch(add(left, right)))
+                    await trio.sleep(0.2)
+                while not eager.answers:  # noqa: ASYNC110 - of another task
+                    await trio.sleep(0.005)
+    assert [group.waited >= 0.18 for group in eager.groups] == [True]
+
+
+async def test_a_commit_whose_answer_is_lost_may_have_leased(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = Eager()
+    async with open_store(database_url) as store:
+        left, right = await with_inputs(store, 2)
+        receive = TrioConnection._receive_rest
+
+        async def lose(connection: TrioConnection, pipeline: psycopg.AsyncPipeline) -> None:
+            await receive(connection, pipeline)
+            connection._finish()
+            raise psycopg.OperationalError("the server closed the connection")
+
+        with store.taking(eager):
+            monkeypatch.setattr(TrioConnection, "_receive_rest", lose)
+            with pytest.raises(DatabaseUnavailable):
+                await store.submit(batch(add(left, right)))
+            monkeypatch.undo()
+            assert eager.answers == [None]
+            assert await store.claim("another", 10, 60) == []
+            assert await store.release_stray("eager", ()) == 1
+        (group,) = await store.claim("another", 10, 60)
+        assert group.attempts == 0
 
 
 async def test_who_does_not_offer_or_is_gone_takes_nothing(store: Store) -> None:

@@ -30,10 +30,9 @@ from nurseries.scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coproc.program.lowering import LoweringSettings
-    from coproc.program.planning import Lanes
     from coproc.store.base import Store, WorkGroup
     from coproc.tfhe.keys import EvaluationKey
+    from nurseries.jobs import Ways
 
 BOOTSTRAPS: Final = 112
 """Of a 64-bit transfer."""
@@ -51,11 +50,9 @@ class SleepingJobs(Jobs):
         self.computed = 0.0
         """Seconds of work done, level by level."""
 
-    async def compute(
-        self, groups: Sequence[WorkGroup], strategy: Strategy | Lanes, settings: LoweringSettings, ciphertexts: int
-    ) -> ComputedJob:
+    async def compute(self, groups: Sequence[WorkGroup], ways: Ways, ciphertexts: int) -> ComputedJob:
         """Sleep, and make results up."""
-        del strategy, settings, ciphertexts
+        del ways, ciphertexts
         began = trio.current_time()
         level = self._seconds_per_group * len(groups) / LEVELS
         for _ in range(LEVELS):
@@ -68,15 +65,13 @@ class SleepingJobs(Jobs):
             )
             for work in groups
         ]
-        seconds = trio.current_time() - began
         return ComputedJob(
             groups=len(groups),
             outcomes=tuple(outcomes),
             bootstraps=BOOTSTRAPS * len(groups),
             levels=LEVELS,
             prepare_seconds=0.0,
-            compute_seconds=seconds,
-            seconds=seconds,
+            compute_seconds=trio.current_time() - began,
             traceparent=None,
         )
 
