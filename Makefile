@@ -9,7 +9,7 @@ PROMTOOL := .cache/promtool
 FAKETIME := .cache/libfaketime.so.1
 APT := DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends
 
-.PHONY: bench-peers browser chaos check clean compiler count-peers demo e2e fmt imports interop lint pictures proto setup test types
+.PHONY: bench-peers browser chaos check clean compiler count-peers demo e2e fmt imports interop lint pictures processors proto setup test types
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test    set up and run the tests (real Postgres, real node-tfhe)"
 	@echo "make e2e     a dapp on a chain at real parameters, and a chain in a storm (minutes)"
 	@echo "make interop TFHE-rs packs and takes out what coproc does (needs Rust; minutes)"
+	@echo "make processors     AArch64 and older x86, emulated: the same bits (Debian; minutes)"
 	@echo "make bench-peers    compare with native TFHE-rs by turns (10 minutes; needs Rust)"
 	@echo "make chaos   restarts, kills, stalls, full disks, wrong clocks, poison, fuzz and overload at length (hours)"
 	@echo "make check   format, lint, types, imports and tests"
@@ -100,6 +101,10 @@ $(PEER)/target/release/tfhe-rs-peer: $(PEER_SOURCES)
 $(PEER_COUNTER): $(PEER_SOURCES)
 	cd $(PEER) && cargo build --locked --profile count --features count --target-dir target/counting
 	@touch $@
+
+# The kernel on processors that are not there, emulated.
+processors: .venv/.stamp
+	$(RUN)/python -m tests.executors.processors
 
 bench-peers: .venv/.stamp $(PEER_BINARY)
 	$(RUN)/python -m benchmarks.peers.run --binary $(PEER_BINARY) --minutes $(MINUTES) $(PEERS_ARGS)

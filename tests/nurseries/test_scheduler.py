@@ -255,7 +255,7 @@ async def test_what_comes_too_late_for_a_scheduler_is_given_back() -> None:
     async with working() as bench:
         operand = encrypted(5)
         await bench.store.put_ciphertexts([operand])
-        scheduler = bench.scheduler()
+        scheduler = bench.scheduler(replace(POLICY, poll_seconds=60.0))
         async with trio.open_nursery() as first:
             await first.start(scheduler.run)
             await trio.testing.wait_all_tasks_blocked()
@@ -283,7 +283,9 @@ async def test_a_lease_whose_answer_was_lost_is_found() -> None:
         await bench.done(computation.output)
         assert await bench.value(computation.output) == 251
         assert scheduler.statistics.takeovers == 0
-        assert scheduler.offer() is not None
+        with trio.fail_after(5):
+            while scheduler.offer() is None:  # noqa: ASYNC110 - a claim may be due or under way
+                await trio.sleep(0.005)
 
 
 async def test_values_that_were_just_computed_are_not_read_again() -> None:
