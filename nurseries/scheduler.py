@@ -142,6 +142,10 @@ class Scheduler:
         self._context = contextvars.copy_context()
         self._astray = False
         """An answer got lost: leases may be ours that we do not know of."""
+        self._returning = set[int]()
+        """Groups that are being given back."""
+        self._refused = set[int]()
+        """Groups whose outcome the store did not want: their leases end by themselves."""
         self._scopes: dict[int, trio.CancelScope] = {}
         """Of jobs that are computing."""
 
@@ -180,12 +184,14 @@ class Scheduler:
                 ears.start_soon(self._expire)
                 task_status.started()
                 self._actions = actions
-                with self._store.taking(self):
-                    while not self._state.is_drained:
-                        self._feed(actions, await self._next_event())
+                try:
+                    with self._store.taking(self):
+                        while not self._state.is_drained:
+                            self._feed(actions, await self._next_event())
+                finally:
+                    self._actions = None  # before nothing can be started any more
                 ears.cancel_scope.cancel(reason="the scheduler has drained")
         finally:
-            self._actions = None
             await self._give_back_everything()
 
     # ------------------------------------------------------------------------------------ offers
@@ -206,6 +212,9 @@ class Scheduler:
         candidates: tuple[Candidate, ...] = ()
         try:
             candidates = tuple(map(_candidate, groups or ()))
+        except BaseException:
+            self._astray = True
+            raise
         finally:
             self._feed(self._actions, Given(candidates))
             # It may have to be woken sooner than it thought.
@@ -294,7 +303,8 @@ class Scheduler:
     async def _claim(self, limit: int) -> None:
         try:
             if self._astray and not self._state.offering:
-                stray = await self._store.release_stray(self._worker, frozenset(self._state.held))
+                known = self._state.held.keys() | self._returning | self._refused
+                stray = await self._store.release_stray(self._worker, known)
                 self._astray = False
                 log.info("looked for leases of lost answers", groups=stray)
             groups = await self._store.claim(self._worker, limit, self._policy.lease_seconds)
@@ -304,6 +314,7 @@ class Scheduler:
             self._post(ClaimFailed())
             return
         self._takeovers += sum(work.attempts > 0 for work in groups)
+        self._refused.difference_update(work.group_id for work in groups)
         self._post(Claimed(tuple(map(_candidate, groups))))
 
     async def _renew(self, group_ids: frozenset[int]) -> None:
@@ -316,12 +327,15 @@ class Scheduler:
             self._post(Renewed(group_ids, held))
 
     async def _release(self, group_ids: frozenset[int]) -> None:
+        self._returning |= group_ids
         try:
             await retry(
                 lambda: self._store.release(self._worker, sorted(group_ids)), GIVE_BACK, what="giving groups back"
             )
         except RecoverableError as error:
             log.warning("groups not given back; others take over when the lease ends", error=error.message)
+        finally:
+            self._returning -= group_ids
 
     async def _run_job(self, actions: trio.Nursery, start: Start) -> None:
         """Compute a job and store what came of it; only the computing can be cancelled by itself."""
@@ -364,7 +378,9 @@ class Scheduler:
     def _ways(self) -> tuple[Strategy | Lanes, LoweringSettings]:
         """How a job is planned that is planned now."""
         strategy = self._strategy
-        return strategy.share(len(self._state.jobs)) if isinstance(strategy, Lanes) else strategy, self._settings
+        if isinstance(strategy, Lanes):
+            strategy = strategy.share(max(1, len(self._state.jobs)))  # the last job may just have been called off
+        return strategy, self._settings
 
     async def _settle(
         self, outcomes: Sequence[GroupOutcome], spans: Mapping[int, str] | None = None, job: str | None = None
@@ -393,6 +409,7 @@ class Scheduler:
                 return
             # Our own defect; the lease ends by itself, and its attempts are bounded.
             log.exception("the store refuses an outcome", group=outcomes[0].group_id)
+            self._refused.add(outcomes[0].group_id)
         for _ in range(TURNS_OF_A_PUSH):
             await trio.lowlevel.cancel_shielded_checkpoint()
         for outcome in outcomes:

@@ -140,7 +140,8 @@ def _react(  # noqa: C901, PLR0911, PLR0912 - one case an event
             return _job_failed(state, event, now, chance)
         case WorkEnded():
             # A renewal tells what is still held; one that is under way may have looked too early.
-            return replace(state, renew_due=now, recheck=state.renewing or state.claiming or state.offering), ()
+            coming = state.claiming or state.offering
+            return replace(state, renew_due=now, recheck=state.renewing, ended_meanwhile=coming), ()
         case Settled():
             return _drop(state, [event.group_id]), ()
         case Drain():
@@ -179,6 +180,8 @@ def _given(state: State, event: Given, now: float) -> tuple[State, tuple[Action,
     """Take over what was leased on the way, as far as there is room: something else may have come since the offer."""
     state = replace(state, offering=False)
     room = _room(replace(state, claiming=False))
+    if state.claiming:
+        room = max(0, min(room, state.policy.capacity - len(state.held) - state.asked))
     state, actions = _take(state, event.groups[:room], now)
     rest = frozenset(candidate.work.group_id for candidate in event.groups[room:])
     return state, (*actions, Release(rest)) if rest else actions
@@ -192,10 +195,11 @@ def _take(state: State, groups: tuple[Candidate, ...], now: float) -> tuple[Stat
         state = replace(state, arrived_at=now, crowded=crowded)
     if state.draining:
         return state, (Release(frozenset(candidate.work.group_id for candidate in groups)),) if groups else ()
-    if groups and not state.held:
-        # What was taken back while it was on its way is noticed by a renewal at once.
-        renew_due = now if state.recheck else now + policy.renew_seconds
-        state = replace(state, renew_due=renew_due, recheck=False)
+    if groups and state.ended_meanwhile:
+        state = replace(state, renew_due=now, recheck=state.renewing)
+    elif groups and not state.held:
+        state = replace(state, renew_due=now + policy.renew_seconds)
+    state = replace(state, ended_meanwhile=state.ended_meanwhile and (state.claiming or state.offering))
     taken: dict[int, Held | None] = {}
     failed: list[Action] = []
     served = dict(state.served)

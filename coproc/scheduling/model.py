@@ -295,6 +295,8 @@ class State:
     renewing: bool = False
     recheck: bool = False
     """Renew again as soon as the renewal under way is back."""
+    ended_meanwhile: bool = False
+    """Something ended while groups were on their way to us: these may be it."""
     served: Mapping[bytes, float] = field(default_factory=lambda: MappingProxyType({}))
     """Cost charged to each tenant, on the scale of ``virtual_time``."""
     virtual_time: float = 0.0

@@ -6,13 +6,13 @@ It is a shortcut that a scheduler may never be offered: what is not taken on the
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from coproc.errors import IrrecoverableError
+from coproc.errors import IrrecoverableError, RecoverableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
@@ -99,5 +99,7 @@ class Taking:
             taker.take(None)  # it may have been committed
             raise
         if not taker.take(taken.groups) and taken.groups:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + RETURN_SECONDS):
+            # Failing that, the lease ends by itself: what was submitted is stored, and that is the answer.
+            deadline = trio.current_time() + RETURN_SECONDS
+            with trio.CancelScope(shield=True, deadline=deadline), suppress(RecoverableError):
                 await self.release(lease.worker, [group.group_id for group in taken.groups])

@@ -17,10 +17,12 @@ from coproc.errors import InvalidInput, RecoverableError
 from coproc.executors.reference import ReferenceExecutor
 from coproc.keyring import KeyCache
 from coproc.program.computation import Computation, Operation, Scalar
+from coproc.program.lowering import DEFAULT_SETTINGS
+from coproc.program.planning import Lanes
 from coproc.program.types import FheType, Handle, handle_type, new_handle
-from coproc.resilience import CircuitOpen, FullJitter
+from coproc.resilience import CircuitOpen, FullJitter, RetryPolicy
 from coproc.scheduling.batch import kind_of
-from coproc.scheduling.model import Policy
+from coproc.scheduling.model import Policy, Release
 from coproc.store.base import State, StoredCiphertext, Submission
 from coproc.store.faults import DatabaseUnavailable
 from coproc.store.memory import MemoryStore
@@ -55,6 +57,14 @@ async def load(data: bytes) -> EvaluationKey:
     return EVALUATION_KEY
 
 
+class Second(FullJitter):
+    """A wait of one second."""
+
+    def delay(self, attempt: int, chance: float) -> float:
+        del attempt, chance
+        return 1.0
+
+
 class FlakyStore(MemoryStore):
     """The memory twin, out of reach as often as told."""
 
@@ -64,6 +74,7 @@ class FlakyStore(MemoryStore):
         self.finished: list[GroupOutcome] = []
         self.refused: set[int] = set()
         """Groups whose outcome is refused, unless it comes alone."""
+        self.refuses_alone = False
         self.lost: set[Handle] = set()
         """Handles whose objects are gone."""
         self.reads = 0
@@ -77,6 +88,10 @@ class FlakyStore(MemoryStore):
         self._fail("claim")
         return await super().claim(worker, limit, lease_seconds)
 
+    async def release(self, worker: str, group_ids: Sequence[int]) -> None:
+        self._fail("release")
+        await super().release(worker, group_ids)
+
     async def get_ciphertexts(self, handles: Sequence[Handle]) -> Mapping[Handle, StoredCiphertext]:
         self._fail("get_ciphertexts")
         if gone := self.lost.intersection(handles):
@@ -88,7 +103,8 @@ class FlakyStore(MemoryStore):
 
     async def finish_all(self, worker: str, outcomes: Sequence[GroupOutcome]) -> frozenset[int]:
         self._fail("finish")
-        if len(outcomes) > 1 and self.refused & {outcome.group_id for outcome in outcomes}:
+        refused = self.refused & {outcome.group_id for outcome in outcomes}
+        if refused and (len(outcomes) > 1 or self.refuses_alone):
             raise InvalidInput("results", "one of them is refused")
         kept = await super().finish_all(worker, outcomes)
         self.finished += [outcome for outcome in outcomes if outcome.group_id in kept]
@@ -286,6 +302,61 @@ async def test_a_lease_whose_answer_was_lost_is_found() -> None:
         with trio.fail_after(5):
             while scheduler.offer() is None:  # noqa: ASYNC110 - a claim may be due or under way
                 await trio.sleep(0.005)
+
+
+async def test_what_is_being_given_back_is_no_lost_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be claimed again, and given back while it is computed."""
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        computation = apply(Operation.NEG, operand.handle)
+        await bench.submit(computation)
+        (group,) = await bench.store.claim("one", 1, 600.0)
+        bench.store.outages = {"release": 1}
+        scheduler = await bench.start()
+        monkeypatch.setattr("nurseries.scheduler.GIVE_BACK", RetryPolicy(backoff=Second()))
+        scheduler._perform(bench.nursery, Release(frozenset({group.group_id})))
+        scheduler._astray = True
+        with trio.fail_after(5):
+            while scheduler._astray:  # noqa: ASYNC110 - until the next claim
+                await trio.sleep(0.005)
+        status = (await bench.store.get_status([computation.output]))[computation.output]
+        assert (status.state, status.attempts) == (State.COMPUTING, 1)
+        assert scheduler.statistics.held == 0, "it was not claimed again"
+        await bench.done(computation.output)
+        assert scheduler.statistics.takeovers == 0
+
+
+async def test_an_outcome_that_is_refused_is_not_tried_again_because_an_answer_was_lost() -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        computation = apply(Operation.NEG, operand.handle)
+        await bench.submit(computation)
+        (group,) = await bench.store.claim("nobody", 1, 0.0)
+        bench.store.refused = {group.group_id}
+        bench.store.refuses_alone = True
+        scheduler = await bench.start(replace(POLICY, lease_seconds=600.0))
+        with trio.fail_after(20):
+            while scheduler.statistics.leases_lost < 1:  # noqa: ASYNC110 - of other tasks
+                await trio.sleep(0.005)
+        bench.store.outages = {"claim": 1}
+        await trio.sleep(3 * POLICY.poll_seconds)
+        assert bench.store.outages == {"claim": 0}
+        assert (await bench.store.get_status([computation.output]))[computation.output].attempts == 2
+        assert scheduler.statistics.leases_lost == 1
+
+
+async def test_a_job_that_is_called_off_as_its_inputs_come_harms_nobody() -> None:
+    async with working() as bench:
+        operand = encrypted(5)
+        await bench.store.put_ciphertexts([operand])
+        scheduler = await bench.start()
+        scheduler.adopt(POLICY, Lanes(8), DEFAULT_SETTINGS)
+        assert scheduler._ways()[0] == Lanes(8), "with no job left"
+        computation = apply(Operation.NEG, operand.handle)
+        await bench.submit(computation)
+        await bench.done(computation.output)
 
 
 async def test_values_that_were_just_computed_are_not_read_again() -> None:

@@ -197,6 +197,32 @@ def test_what_ended_on_its_way_is_noticed_at_once() -> None:
         assert machine.feed(answer) == [Start(1, (group(1),)), Renew(frozenset({1}))]
 
 
+def test_what_ended_on_its_way_is_noticed_beside_other_work() -> None:
+    """Even if a renewal is under way, and one comes back before."""
+    machine = idle()
+    machine.feed(WorkWaiting(), at=5.5)
+    machine.feed(Claimed((candidate(1),)))
+    machine.feed(Tick(), at=5.5 + POLICY.renew_seconds)
+    assert machine.state.claiming
+    assert machine.state.renewing
+    machine.feed(WorkEnded())
+    assert machine.feed(Renewed(frozenset({1}), frozenset({1}))) == [Renew(frozenset({1}))]
+    machine.feed(Claimed((candidate(2),)))
+    assert machine.feed(Renewed(frozenset({1}), frozenset({1}))) == [Renew(frozenset({1, 2}))]
+    assert machine.feed(Renewed(frozenset({1, 2}), frozenset({1, 2}))) == []
+
+
+def test_with_a_claim_under_way_no_more_is_taken_than_may_be_held() -> None:
+    machine = Machine(State(replace(POLICY, capacity=6)))
+    machine.feed(Tick(), at=5.0)
+    machine.feed(Claimed(()))
+    offered(machine)
+    assert machine.feed(WorkWaiting(), at=5.5) == [Claim(4)]
+    machine.feed(Given(tuple(candidate(number) for number in range(4))))
+    machine.feed(Claimed(tuple(candidate(number) for number in range(10, 14))))
+    assert sorted(machine.state.held) == [0, 1, 10, 11, 12, 13]
+
+
 def test_claims_are_of_one_batch_and_leave_room_for_what_is_held() -> None:
     machine = Machine(State(replace(POLICY, capacity=6)))
     assert machine.feed(WorkWaiting()) == [Claim(4)]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coproc.cli.scale.queue import CountingConnection, claim_cost, fill
+from coproc.cli.scale.queue import CountingConnection, claim_cost, fill, pages_of
 from coproc.errors import InvalidInput
 from coproc.program.computation import Computation, Operation, Scalar
 from coproc.store.base import GroupOutcome, State, Topic
-from coproc.store.claims import TENANTS_AT_ONCE, lease
+from coproc.store.claims import STRAY, TENANTS_AT_ONCE, lease, lock_stray
 from coproc.store.connection import TrioConnection
 from coproc.store.migrator import migrate
 from coproc.store.open import open_store
@@ -36,6 +36,29 @@ async def test_a_claim_reads_as_many_pages_of_a_queue_that_is_fifty_times_as_lon
         assert cost.claimed == 64
         pages.append(cost.pages)
     assert pages[1] < 1.4 * pages[0]
+
+
+async def test_looking_for_lost_leases_reads_nothing_of_what_is_done(database_url: str) -> None:
+    async with await TrioConnection.connect(database_url, autocommit=True) as connection:
+        await migrate(connection)
+        await connection.execute(SESSION)
+        await fill(connection, 20_000)
+        await connection.execute(
+            "update work_groups set state = 3, worker = null, lease_until = null where group_id > 100"
+        )
+        await connection.execute("vacuum analyze work_groups")
+        mine = await connection.execute("select group_id from work_groups where worker = 'worker 15'")
+        assert (
+            await lock_stray(connection, "worker 15", []) == [group_id for (group_id,) in await mine.fetchall()] != []
+        )
+        statement = STRAY.replace("%s", "$1", 1).replace("%s", "$2", 1)
+        await connection.execute(f"prepare stray (text, bigint[]) as {statement}".encode())
+        plan = await connection.execute(
+            "explain (analyze, buffers, format json) execute stray ('worker 15', '{}')"  # by the plan for any worker
+        )
+        row = await plan.fetchone()
+    assert row is not None
+    assert pages_of(row[0]) < 100
 
 
 async def ready(store: Store, tenant: str | None, groups: int) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import trio
 
-from coproc.errors import InvalidInput
+from coproc.errors import InvalidInput, RecoverableError
 from coproc.store.base import State, Submission, Topic
 from coproc.store.connection import TrioConnection
 from coproc.store.faults import DatabaseUnavailable
@@ -151,6 +151,21 @@ async def test_what_nobody_is_there_to_take_is_given_back(store: Store) -> None:
         await store.submit(batch(add(left, right)))
     (group,) = await store.claim("another", 10, 60)
     assert (group, group.attempts) == (eager.groups[0], 0)
+
+
+async def test_what_is_stored_is_acknowledged_even_if_it_cannot_be_given_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = await with_inputs(store, 2)
+    eager = Eager(is_there=False)
+
+    async def fail(worker: str, group_ids: Sequence[int]) -> None:
+        raise RecoverableError(f"away, with {len(group_ids)} groups of {worker}")
+
+    monkeypatch.setattr(store, "release", fail)
+    with store.taking(eager):
+        assert await store.submit(batch(add(left, right))) == 1
+    assert await store.claim("another", 10, 60) == []
 
 
 async def test_leases_that_nobody_knows_of_are_given_back(store: Store) -> None:
