@@ -80,7 +80,7 @@ class Levels:
     async def run(self) -> None:
         """Run levels until cancelled."""
         while True:
-            if not self._queues:
+            while not self._queues:  # whoever woke us may be gone by now
                 self._wake = trio.Event()
                 await self._wake.wait()
             turns = self._next_turns()

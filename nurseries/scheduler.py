@@ -288,6 +288,7 @@ class Scheduler:
             case Renew():
                 actions.start_soon(self._renew, action.group_ids)
             case Release():
+                self._returning |= action.group_ids  # from now on, not from when the task gets its turn
                 actions.start_soon(self._release, action.group_ids)
             case Start():
                 actions.start_soon(self._run_job, actions, action)
@@ -327,7 +328,6 @@ class Scheduler:
             self._post(Renewed(group_ids, held))
 
     async def _release(self, group_ids: frozenset[int]) -> None:
-        self._returning |= group_ids
         try:
             await retry(
                 lambda: self._store.release(self._worker, sorted(group_ids)), GIVE_BACK, what="giving groups back"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.protocol import Connection as GrpcConnection
 
 from coproc.api.codec import StrictCodec
 from coproc.api.details import DetailsCodec, ErrorDetails
@@ -141,11 +142,16 @@ class Connection:
             return failure, may_retry and not isinstance(failure, DeadlineExceeded)
         if isinstance(error, TimeoutError):
             return DeadlineExceeded(f"the server did not answer in {self.timeout:g} seconds"), False
-        if isinstance(error, StreamTerminatedError | ProtocolError | OSError):
+        if isinstance(error, StreamTerminatedError | ProtocolError | OSError) or _lost_transport(error):
             self.replace(channel)
             host, port = self._address
             return ConnectionLost(f"the connection to {host}:{port} failed: {error}", host=host, port=port), True
         raise error
+
+
+def _lost_transport(error: Exception) -> bool:
+    """Whether the connection went between grpclib's looking at it and making a stream on it, which it does not say."""
+    return isinstance(error, AttributeError) and error.name == "_transport" and isinstance(error.obj, GrpcConnection)
 
 
 def with_jitter(pause: float) -> float:

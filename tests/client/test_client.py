@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from grpclib.protocol import Connection as GrpcConnection
 
 from coproc.api.status import DeadlineExceeded
 from coproc.client import State, Transaction
@@ -175,6 +176,22 @@ async def test_the_asyncio_client_is_usable_by_itself() -> None:
                 return infos[-1].software_version
 
         assert await run_in_asyncio(use)() == SETTINGS.software_version
+
+
+async def test_a_connection_that_goes_as_a_call_begins_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What grpclib raises then is an AttributeError."""
+    create, closed = GrpcConnection.create_stream, list[GrpcConnection]()
+
+    def close_first(connection: GrpcConnection, **options: object) -> object:
+        if not closed:
+            closed.append(connection)
+            connection.close()
+        return create(connection, **options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(GrpcConnection, "create_stream", close_first)
+    async with serving() as server, open_client("127.0.0.1", server.port) as client:
+        assert (await client.server_info()).software_version == SETTINGS.software_version
+    assert closed
 
 
 async def test_errors_that_are_no_failures_of_a_call_are_not_swallowed() -> None:

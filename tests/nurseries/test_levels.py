@@ -214,6 +214,22 @@ async def test_a_cancelled_job_leaves_those_that_ran_with_it_alone(nursery: trio
     nursery.cancel_scope.cancel()
 
 
+async def test_a_job_that_goes_at_the_moment_it_comes_harms_nobody(nursery: trio.Nursery) -> None:
+    executor = Watched(2)
+    key, circuit = executor.prepare(KEY), chain(2)
+    levels, _ = await start(nursery)
+    for _ in range(20):  # in half of which it is gone before anybody has looked
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await levels.finish(Evaluation(executor, key, circuit, inputs_of(circuit, 1)))
+        assert scope.cancelled_caught
+    evaluation = Evaluation(executor, key, circuit, inputs_of(circuit, 1))
+    await levels.finish(evaluation)
+    assert not evaluation.levels_left
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_job_that_cannot_run_fails_by_itself(nursery: trio.Nursery) -> None:
     executor = Watched(1, gated=True)  # one lane: nothing is put off
     key = executor.prepare(KEY)
