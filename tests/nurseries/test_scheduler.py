@@ -57,14 +57,6 @@ async def load(data: bytes) -> EvaluationKey:
     return EVALUATION_KEY
 
 
-class Second(FullJitter):
-    """A wait of one second."""
-
-    def delay(self, attempt: int, chance: float) -> float:
-        del attempt, chance
-        return 1.0
-
-
 class FlakyStore(MemoryStore):
     """The memory twin, out of reach as often as told."""
 
@@ -312,9 +304,9 @@ async def test_what_is_being_given_back_is_no_lost_lease(monkeypatch: pytest.Mon
         computation = apply(Operation.NEG, operand.handle)
         await bench.submit(computation)
         (group,) = await bench.store.claim("one", 1, 600.0)
-        bench.store.outages = {"release": 1}
+        bench.store.outages = {"release": 1_000_000}
         scheduler = await bench.start()
-        monkeypatch.setattr("nurseries.scheduler.GIVE_BACK", RetryPolicy(backoff=Second()))
+        monkeypatch.setattr("nurseries.scheduler.GIVE_BACK", RetryPolicy(1_000_000, backoff=FullJitter(0.01, 0.01)))
         scheduler._perform(bench.nursery, Release(frozenset({group.group_id})))
         scheduler._astray = True
         with trio.fail_after(5):
@@ -323,6 +315,7 @@ async def test_what_is_being_given_back_is_no_lost_lease(monkeypatch: pytest.Mon
         status = (await bench.store.get_status([computation.output]))[computation.output]
         assert (status.state, status.attempts) == (State.COMPUTING, 1)
         assert scheduler.statistics.held == 0, "it was not claimed again"
+        bench.store.outages = {}
         await bench.done(computation.output)
         assert scheduler.statistics.takeovers == 0
 
