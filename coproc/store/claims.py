@@ -85,14 +85,17 @@ CLAIM: Final = f"""
 """  # noqa: S608 - constants
 # One moment for all of them: what was claimed together is taken over together. And one snapshot: what is asked of a
 # worker is what it reads.
+TAKEN: Final = f"""
+    state = {State.COMPUTING:d}, worker = %(worker)s, attempts = attempts + 1,
+    lease_until = statement_timestamp() + make_interval(secs => %(seconds)s),
+    asked = array(
+        select c.output from computations c
+        where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE}
+    )
+"""  # noqa: S608 - constants
 _LEASE: Final = f"""
     with leased as (
-        update work_groups w set state = {State.COMPUTING:d}, worker = %(worker)s, attempts = attempts + 1,
-            lease_until = statement_timestamp() + make_interval(secs => %(seconds)s),
-            asked = array(
-                select c.output from computations c
-                where c.group_id = w.group_id and (c.is_allowed or c.is_needed) and {_LIVE}
-            )
+        update work_groups w set {TAKEN}
         where group_id = any(%(groups)s)
         returning group_id
     )
@@ -126,7 +129,7 @@ async def lease(
     cursor = await connection.execute(CLAIM.encode(), values, binary=True)
     claimed = await cursor.fetchall()
     if not claimed:
-        return _nothing, after
+        return nothing, after
     group_ids = [row[0] for row in claimed]
     members = await connection.execute(
         _LEASE.encode(), {"worker": worker, "seconds": seconds, "groups": group_ids}, binary=True
@@ -166,7 +169,8 @@ async def lease(
     return read, claimed[0][-2] or after
 
 
-async def _nothing() -> list[WorkGroup]:
+async def nothing() -> list[WorkGroup]:
+    """Read the groups of a lease that took none."""
     return []
 
 

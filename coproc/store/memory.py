@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import trio
 
 from coproc.store.base import ComputationStatus, ResultEvent, State, Topic, WorkGroup
 from coproc.store.hearing import Hearing
+from coproc.store.memory_records import Entry, Group
 from coproc.store.memory_wakeups import MemoryWakeups
 from coproc.store.retention import DROPPED
 from coproc.store.rules import (
@@ -45,36 +46,6 @@ if TYPE_CHECKING:
     from coproc.store.tenants import Tenant
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A computation and what became of it."""
-
-    computation: Computation
-    group: _Group
-    is_needed: bool = False
-    failure: Failure | None = None
-
-
-@dataclass(slots=True)
-class _Group:
-    """A unit of claiming."""
-
-    group_id: int
-    key_id: bytes
-    transaction_id: bytes
-    outputs: tuple[Handle, ...]
-    state: State = State.WAITING
-    asked: frozenset[Handle] = frozenset()
-    attempts: int = 0
-    worker: str | None = None
-    lease_ends: float = 0.0
-    tenant: str | None = None
-    deadline: float = math.inf
-    traceparent: str | None = None
-    since: float = field(default_factory=trio.current_time)
-    """When it was submitted."""
-
-
 class MemoryStore(MemoryWakeups, Hearing, Taking):
     """``Store`` in dictionaries. Single-threaded: no method yields to Trio between reading and writing."""
 
@@ -87,8 +58,8 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         self._stored_at: dict[Handle, float] = {}
         self._uploaded: dict[Handle, tuple[bytes, bytes]] = {}
         """Key and bytes of all that ever was."""
-        self._entries: dict[Handle, _Entry] = {}
-        self._groups: dict[int, _Group] = {}
+        self._entries: dict[Handle, Entry] = {}
+        self._groups: dict[int, Group] = {}
         self._consumers: defaultdict[Handle, list[Handle]] = defaultdict(list)
         self._transactions: defaultdict[bytes, dict[Handle, None]] = defaultdict(dict)
         self._linked: defaultdict[Handle, dict[bytes, None]] = defaultdict(dict)
@@ -170,7 +141,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         self._announce(batch)
         return len(new)
 
-    def _lease_new(self, groups: Sequence[_Group], lease: Lease | None) -> list[WorkGroup]:
+    def _lease_new(self, groups: Sequence[Group], lease: Lease | None) -> list[WorkGroup]:
         """Lease new groups that are ready, before workers are woken for them."""
         failed = any(self._entries[output].failure for group in groups for output in group.outputs)
         if lease is None or failed or len(groups) > lease.limit or not all(map(self._pending, groups)):
@@ -259,7 +230,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         chosen = list(islice(chain((group for *_, group in silent), ready), max(limit, 0)))
         return [self._lease(group, worker, lease_seconds) for group in chosen]
 
-    def _lease(self, group: _Group, worker: str, seconds: float) -> WorkGroup:
+    def _lease(self, group: Group, worker: str, seconds: float) -> WorkGroup:
         now = trio.current_time()
         group.state, group.worker, group.lease_ends = State.COMPUTING, worker, now + seconds
         group.asked = frozenset(self._pending(group))
@@ -296,7 +267,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         self._give_back(stray)
         return len(stray)
 
-    def _give_back(self, groups: Sequence[_Group]) -> None:
+    def _give_back(self, groups: Sequence[Group]) -> None:
         for group in groups:
             group.state, group.worker, group.attempts = State.READY, None, group.attempts - 1
         if groups:
@@ -320,7 +291,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         self._tell(self._events[before:])
         return frozenset(held)
 
-    def _finish(self, group: _Group, outcome: GroupOutcome) -> None:
+    def _finish(self, group: Group, outcome: GroupOutcome) -> None:
         for result in outcome.results:
             is_allowed = self._entries[result.handle].computation.is_allowed
             self._ciphertexts.setdefault(result.handle, replace(result, is_allowed=is_allowed))
@@ -360,7 +331,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         if key_id not in self._keys:
             raise unknown_key(key_id)
 
-    def _held(self, worker: str, group_ids: Sequence[int]) -> list[_Group]:
+    def _held(self, worker: str, group_ids: Sequence[int]) -> list[Group]:
         groups = (self._groups.get(group_id) for group_id in dict.fromkeys(group_ids))
         return [group for group in groups if group and group.state is State.COMPUTING and group.worker == worker]
 
@@ -372,15 +343,15 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         """Whether a chain asks for an output: callers cannot cancel that."""
         return False
 
-    def _live(self, group: _Group) -> list[Handle]:
+    def _live(self, group: Group) -> list[Handle]:
         return [output for output in group.outputs if self._is_live(output)]
 
-    def _pending(self, group: _Group) -> list[Handle]:
+    def _pending(self, group: Group) -> list[Handle]:
         """Outputs still to be materialised."""
         entries = self._entries
         return [out for out in self._live(group) if entries[out].computation.is_allowed or entries[out].is_needed]
 
-    def _missing(self, group: _Group) -> tuple[Handle, ...]:
+    def _missing(self, group: Group) -> tuple[Handle, ...]:
         """External inputs of live computations that nothing stored, in order of use."""
         inputs = (handle for output in self._live(group) for handle in self._entries[output].computation.inputs)
         produced = frozenset(group.outputs)
@@ -388,29 +359,29 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
             dict.fromkeys(handle for handle in inputs if handle not in produced and handle not in self._ciphertexts),
         )
 
-    def _readers(self, handles: Iterable[Handle]) -> dict[int, _Group]:
+    def _readers(self, handles: Iterable[Handle]) -> dict[int, Group]:
         """Groups that read any of ``handles``, and the groups that produce them."""
         outputs = [output for handle in handles for output in (handle, *self._consumers.get(handle, ()))]
         groups = (self._entries[output].group for output in outputs if output in self._entries)
         return {group.group_id: group for group in groups}
 
-    def _add_group(self, submission: Submission, members: tuple[Computation, ...]) -> _Group:
+    def _add_group(self, submission: Submission, members: tuple[Computation, ...]) -> Group:
         outputs = tuple(computation.output for computation in members)
-        group = _Group(len(self._groups) + 1, submission.key_id, submission.transaction_id, outputs)
+        group = Group(len(self._groups) + 1, submission.key_id, submission.transaction_id, outputs)
         group.tenant = submission.tenant
         group.traceparent = submission.traceparent
         if submission.seconds is not None:
             group.deadline = trio.current_time() + submission.seconds
         self._groups[group.group_id] = group
         for computation in members:
-            self._entries[computation.output] = _Entry(computation, group)
+            self._entries[computation.output] = Entry(computation, group)
             for handle in dict.fromkeys(computation.inputs):
                 self._consumers[handle].append(computation.output)
         return group
 
-    def _allow(self, outputs: Iterable[Handle]) -> dict[int, _Group]:
+    def _allow(self, outputs: Iterable[Handle]) -> dict[int, Group]:
         """Raise ``is_allowed`` of known computations; returns their groups."""
-        affected: dict[int, _Group] = {}
+        affected: dict[int, Group] = {}
         for output in outputs:
             entry = self._entries.get(output)
             if entry is None or entry.computation.is_allowed:
@@ -421,9 +392,9 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
                 self._ciphertexts[output] = replace(self._ciphertexts[output], is_allowed=True)
         return affected | self._revive(affected)
 
-    def _need(self, inputs: Iterable[Handle], new: Sequence[Computation]) -> dict[int, _Group]:
+    def _need(self, inputs: Iterable[Handle], new: Sequence[Computation]) -> dict[int, Group]:
         """Mark outputs that cross from one group to another, and fail what reads a failed one; returns the groups."""
-        affected: dict[int, _Group] = {}
+        affected: dict[int, Group] = {}
         crossing = {handle for handle in inputs if handle in self._entries}
         crossing |= {computation.output for computation in new if computation.output in self._consumers}
         for handle in crossing:
@@ -435,9 +406,9 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
         affected |= self._revive(affected)
         return affected | self._readers(self._spread(handle for handle in crossing if self._entries[handle].failure))
 
-    def _revive(self, groups: Mapping[int, _Group]) -> dict[int, _Group]:
+    def _revive(self, groups: Mapping[int, Group]) -> dict[int, Group]:
         """Ask for what groups read and was not kept, and for what that needs in turn; returns who makes it."""
-        revived: dict[int, _Group] = {}
+        revived: dict[int, Group] = {}
         asking = list(groups.values())
         for group in asking:  # grows while it is walked
             for handle in self._missing(group):
@@ -460,7 +431,7 @@ class MemoryStore(MemoryWakeups, Hearing, Taking):
                     reached.append(consumer)
         return reached
 
-    def _settle(self, groups: Mapping[int, _Group]) -> None:
+    def _settle(self, groups: Mapping[int, Group]) -> None:
         """Work out the state of groups that nobody computes, and wake workers if there is new work."""
         has_work = False
         for group in groups.values():

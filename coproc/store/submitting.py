@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from coproc.program.computation import Computation, Operation
 from coproc.program.types import Handle
 from coproc.store import graph, sweep
-from coproc.store.base import State, WorkGroup
+from coproc.store.base import WorkGroup
+from coproc.store.claims import TAKEN, nothing
 from coproc.store.operands import decode_operands
 from coproc.store.rules import check_same_definition, connected_groups, redefined, unknown_key
 from coproc.store.traces import remember
@@ -34,9 +35,7 @@ _LOOK: Final = """
 # waiting.
 _LEASE: Final = f"""
     with leased as (
-        update work_groups w set state = {State.COMPUTING:d}, worker = %(worker)s, attempts = attempts + 1,
-            lease_until = statement_timestamp() + make_interval(secs => %(seconds)s),
-            asked = array(select c.output from computations c where c.group_id = w.group_id and c.is_allowed)
+        update work_groups w set {TAKEN}
         where w.group_id = any(array(select group_id from computations where output = any(%(made)s))) and (
             select true from computations c join computation_inputs i on i.output = c.output
             where c.group_id = w.group_id
@@ -86,7 +85,7 @@ async def submit(
         affected |= await graph.need(connection, inputs | {computation.output for computation in new})
         failed = await graph.spread(connection, sorted(inputs))
         affected |= await graph.groups_around(connection, failed) if failed else set[int]()
-    leased: Callable[[], Awaitable[list[WorkGroup]]] = _nothing
+    leased: Callable[[], Awaitable[list[WorkGroup]]] = nothing
     if lease is not None and not (known or is_read or failed) and _can_be_taken(groups, lease):
         leased = await _lease(connection, submission, [group for _, group in groups], lease)
         made = []  # the others wait, as they were made
@@ -128,10 +127,6 @@ async def _lease(
         ]
 
     return read
-
-
-async def _nothing() -> list[WorkGroup]:
-    return []
 
 
 async def _check_definitions(

@@ -6,6 +6,7 @@ It is a shortcut that a scheduler may never be offered: what is not taken on the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -59,16 +60,16 @@ class Taken:
     groups: Sequence[WorkGroup] = ()
 
 
-class Taking:
+class Taking(ABC):
     """Whoever takes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._takers: list[Taker] = []
 
+    @abstractmethod
     async def release(self, worker: str, group_ids: Sequence[int]) -> None:
         """Give groups back; see ``Store.release``."""
-        raise NotImplementedError
 
     @contextmanager
     def taking(self, taker: Taker) -> Generator[None]:
